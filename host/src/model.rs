@@ -1,0 +1,159 @@
+//! What everything else speaks of: coordinates, batches of records in columns, outcomes and faults.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+mod batch;
+mod fault;
+
+pub use batch::{Batch, Column, Record};
+pub use fault::{CallError, Fault, Owner};
+
+/// A position in a topic-partition; a committed offset is the next one to read.
+pub type Offset = i64;
+
+/// The unit of order, assignment and commit, written `orders[3]`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TopicPartition {
+    /// The topic's name.
+    pub topic: Arc<str>,
+    /// The partition's number, from 0.
+    pub partition: i32,
+}
+
+impl TopicPartition {
+    /// Names partition `partition` of `topic`.
+    pub fn new(topic: impl Into<Arc<str>>, partition: i32) -> Self {
+        Self { topic: topic.into(), partition }
+    }
+
+    /// The coordinates of one record, written `orders[3]@1042`.
+    pub fn at(&self, offset: Offset) -> String {
+        format!("{self}@{offset}")
+    }
+}
+
+impl fmt::Display for TopicPartition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}[{}]", self.topic, self.partition)
+    }
+}
+
+/// The kinds of sink that a payload can be addressed to (S67).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum SinkKind {
+    /// A Kafka topic.
+    Kafka,
+    /// A PostgreSQL table.
+    Postgres,
+    /// A MongoDB collection.
+    Mongo,
+    /// An HTTP endpoint.
+    Http,
+    /// A Redis key.
+    Redis,
+    /// A file of JSON lines.
+    Filesystem,
+    /// A WebAssembly component.
+    Plugin,
+}
+
+impl SinkKind {
+    /// Every kind, in the order of the contract's result lists.
+    pub const ALL: [Self; 7] =
+        [Self::Kafka, Self::Postgres, Self::Mongo, Self::Http, Self::Redis, Self::Filesystem, Self::Plugin];
+
+    /// The name in configurations, dead letters and messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Kafka => "kafka",
+            Self::Postgres => "postgres",
+            Self::Mongo => "mongo",
+            Self::Http => "http",
+            Self::Redis => "redis",
+            Self::Filesystem => "filesystem",
+            Self::Plugin => "plugin",
+        }
+    }
+
+    /// The kind of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+}
+
+impl fmt::Display for SinkKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// One unit addressed to one sink, as a collector yields it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Payload {
+    /// The row of the batch that the payload comes from.
+    pub index: u32,
+    /// The sink instance's name, empty for the only one of its kind.
+    pub sink: String,
+    /// The key as it is written to Kafka or to a plugin; for Redis the key's suffix.
+    pub key: Option<Vec<u8>>,
+    /// The bytes to write: one JSON document for every kind but Kafka and plugin, which take any bytes and null.
+    pub value: Option<Vec<u8>>,
+    /// Where inside the sink: a table, a collection or a path.
+    pub target: Option<String>,
+    /// Seconds until the destination forgets it (Redis).
+    pub ttl: Option<u32>,
+    /// Headers, for plugin and Kafka sinks.
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
+}
+
+/// What may become of a row that a call did not write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FailureKind {
+    /// It may succeed later.
+    Retry,
+    /// It never will.
+    Reject,
+}
+
+/// One row of a call that did not make it. The rows not named did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// The row, counted from 0.
+    pub index: u32,
+    /// Whether asking again makes sense.
+    pub kind: FailureKind,
+    /// Why, in words for the operator; never a secret.
+    pub reason: String,
+}
+
+impl Failure {
+    /// A row that never will be written.
+    pub fn reject(index: u32, reason: impl Into<String>) -> Self {
+        Self { index, kind: FailureKind::Reject, reason: reason.into() }
+    }
+
+    /// A row that may be written later.
+    pub fn retry(index: u32, reason: impl Into<String>) -> Self {
+        Self { index, kind: FailureKind::Retry, reason: reason.into() }
+    }
+}
+
+/// What a sink or collector answers to a call: the rows that failed (none: every row counts), or why nothing counts.
+pub type Answer = Result<Vec<Failure>, CallError>;
+
+/// What happens to payloads that a sink did not take (S79–S82).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Write them to the dead letter queue.
+    Dlq,
+    /// Ask the sink again, up to `executor.max_retries` times.
+    Retry,
+    /// Give them up, counted.
+    Skip,
+    /// Rewind the partition to its watermark and start over after a back-off.
+    Abort,
+    /// Wait, then ask again; no attempt is counted.
+    Backpressure(Duration),
+}

@@ -1,0 +1,237 @@
+//! Records and payloads as columns: one allocation per column and batch, none per record, and the very shape in which
+//! the plugin contract takes them.
+
+use super::{Offset, TopicPartition};
+
+/// A column of nullable byte strings. `bytes` holds them end to end, `lengths` has one entry per row, -1 for null.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Column {
+    bytes: Vec<u8>,
+    lengths: Vec<i32>,
+    starts: Vec<usize>,
+}
+
+impl Column {
+    /// An empty column with room for `rows` rows and `bytes` bytes.
+    pub fn with_capacity(rows: usize, bytes: usize) -> Self {
+        Self { bytes: Vec::with_capacity(bytes), lengths: Vec::with_capacity(rows), starts: Vec::with_capacity(rows) }
+    }
+
+    /// Appends a row. A row longer than `i32::MAX` bytes cannot come from Kafka, whose lengths are `i32` too.
+    pub fn push(&mut self, row: Option<&[u8]>) {
+        self.starts.push(self.bytes.len());
+        match row {
+            Some(row) => {
+                self.bytes.extend_from_slice(row);
+                self.lengths.push(i32::try_from(row.len()).unwrap_or(i32::MAX));
+            }
+            None => self.lengths.push(-1),
+        }
+    }
+
+    /// The row, or `None` when it is null.
+    ///
+    /// # Panics
+    /// When there is no such row.
+    pub fn get(&self, row: usize) -> Option<&[u8]> {
+        let length = usize::try_from(self.lengths[row]).ok()?;
+        let start = self.starts[row];
+        Some(&self.bytes[start..start + length])
+    }
+
+    /// How many rows there are.
+    pub fn len(&self) -> usize {
+        self.lengths.len()
+    }
+
+    /// Whether there is no row.
+    pub fn is_empty(&self) -> bool {
+        self.lengths.is_empty()
+    }
+
+    /// All rows' bytes, end to end.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// One length per row, in bytes, -1 for null.
+    pub fn lengths(&self) -> &[i32] {
+        &self.lengths
+    }
+}
+
+/// Rows of one topic-partition in offset order, as columns. In a batch of consumed records every row is a record; in a
+/// batch of payloads for a sink several rows may share an offset and are told apart by their ordinals.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// Where the rows come from.
+    pub source: TopicPartition,
+    /// One per row.
+    pub offsets: Vec<Offset>,
+    /// Which of its record's payloads for this sink a row is, from 0. Empty: all are 0.
+    pub ordinals: Vec<u32>,
+    /// Milliseconds since the Unix epoch, -1 when unknown.
+    pub timestamps: Vec<i64>,
+    /// Keys; null where there is none.
+    pub keys: Column,
+    /// Values; null for a tombstone.
+    pub values: Column,
+    /// Headers per row; empty when no row has any.
+    pub header_counts: Vec<u32>,
+    /// Header names, row after row.
+    pub header_names: Column,
+    /// Header values, row after row.
+    pub header_values: Column,
+    /// Where inside the sink a row goes (table, collection, path). Empty: nowhere in particular.
+    pub targets: Column,
+    /// Seconds to live, 0 for none. Empty: no row has one.
+    pub ttls: Vec<u32>,
+}
+
+/// One row of a [`Batch`], borrowed.
+#[derive(Clone, Copy, Debug)]
+pub struct Record<'a> {
+    /// The record's offset.
+    pub offset: Offset,
+    /// See [`Batch::ordinals`].
+    pub ordinal: u32,
+    /// Milliseconds since the Unix epoch, -1 when unknown.
+    pub timestamp: i64,
+    /// The key, if any.
+    pub key: Option<&'a [u8]>,
+    /// The value, or `None` for a tombstone.
+    pub value: Option<&'a [u8]>,
+    /// See [`Batch::targets`].
+    pub target: Option<&'a str>,
+    /// See [`Batch::ttls`].
+    pub ttl: Option<u32>,
+}
+
+impl Batch {
+    /// An empty batch of `source`.
+    pub fn new(source: TopicPartition) -> Self {
+        Self::with_capacity(source, 0, 0)
+    }
+
+    /// An empty batch with room for `rows` rows with `value_bytes` bytes of values in all.
+    pub fn with_capacity(source: TopicPartition, rows: usize, value_bytes: usize) -> Self {
+        Self {
+            source,
+            offsets: Vec::with_capacity(rows),
+            ordinals: Vec::new(),
+            timestamps: Vec::with_capacity(rows),
+            keys: Column::with_capacity(rows, rows * 8),
+            values: Column::with_capacity(rows, value_bytes),
+            header_counts: Vec::new(),
+            header_names: Column::default(),
+            header_values: Column::default(),
+            targets: Column::default(),
+            ttls: Vec::new(),
+        }
+    }
+
+    /// How many rows there are.
+    pub fn len(&self) -> usize {
+        self.offsets.len()
+    }
+
+    /// Whether there is no row.
+    pub fn is_empty(&self) -> bool {
+        self.offsets.is_empty()
+    }
+
+    /// Bytes of keys, values and headers: what the limits in bytes count.
+    pub fn size_bytes(&self) -> usize {
+        [&self.keys, &self.values, &self.header_names, &self.header_values]
+            .iter()
+            .map(|column| column.bytes().len())
+            .sum()
+    }
+
+    /// Appends a row without headers; [`Self::push_headers`] adds them.
+    pub fn push(&mut self, offset: Offset, timestamp: i64, key: Option<&[u8]>, value: Option<&[u8]>) {
+        self.offsets.push(offset);
+        self.timestamps.push(timestamp);
+        self.keys.push(key);
+        self.values.push(value);
+        if !self.header_counts.is_empty() {
+            self.header_counts.push(0);
+        }
+    }
+
+    /// Gives the last row its headers, in order, duplicates allowed (S17).
+    pub fn push_headers<'h>(&mut self, headers: impl IntoIterator<Item = (&'h [u8], Option<&'h [u8]>)>) {
+        let mut count = 0;
+        for (name, value) in headers {
+            self.header_names.push(Some(name));
+            self.header_values.push(value);
+            count += 1;
+        }
+        if count == 0 {
+            return;
+        }
+        // Only now is it known that some row has headers: the rows before it get their zeros.
+        self.header_counts.resize(self.offsets.len(), 0);
+        if let Some(last) = self.header_counts.last_mut() {
+            *last = count;
+        }
+    }
+
+    /// The row.
+    ///
+    /// # Panics
+    /// When there is no such row.
+    pub fn row(&self, row: usize) -> Record<'_> {
+        Record {
+            offset: self.offsets[row],
+            ordinal: self.ordinals.get(row).copied().unwrap_or(0),
+            timestamp: self.timestamps[row],
+            key: self.keys.get(row),
+            value: self.values.get(row),
+            target: if self.targets.is_empty() {
+                None
+            } else {
+                self.targets.get(row).and_then(|target| std::str::from_utf8(target).ok())
+            },
+            ttl: self.ttls.get(row).copied().filter(|ttl| *ttl > 0),
+        }
+    }
+
+    /// Every row, in order.
+    pub fn rows(&self) -> impl Iterator<Item = Record<'_>> {
+        (0..self.len()).map(|row| self.row(row))
+    }
+
+    /// The headers of a row, in order.
+    pub fn headers(&self, row: usize) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
+        let (start, count) = if self.header_counts.is_empty() {
+            (0, 0)
+        } else {
+            let start: u32 = self.header_counts[..row].iter().sum();
+            (start as usize, self.header_counts[row] as usize)
+        };
+        (start..start + count)
+            .map(|header| (self.header_names.get(header).unwrap_or_default(), self.header_values.get(header)))
+    }
+
+    /// A batch of the named rows, in the order given.
+    pub fn select(&self, rows: &[usize]) -> Self {
+        let mut chosen = Self::new(self.source.clone());
+        for &row in rows {
+            chosen.push(self.offsets[row], self.timestamps[row], self.keys.get(row), self.values.get(row));
+            if !self.header_counts.is_empty() {
+                chosen.push_headers(self.headers(row));
+            }
+            if !self.ordinals.is_empty() {
+                chosen.ordinals.push(self.ordinals[row]);
+            }
+            if !self.targets.is_empty() {
+                chosen.targets.push(self.targets.get(row));
+            }
+            if !self.ttls.is_empty() {
+                chosen.ttls.push(self.ttls[row]);
+            }
+        }
+        chosen
+    }
+}

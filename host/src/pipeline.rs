@@ -1,0 +1,3 @@
+//! The loop: poll, collect, route, deliver, checkpoint.
+
+pub mod options;

@@ -1,0 +1,120 @@
+//! The pipeline's part of the configuration.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+/// When a partition's buffering sinks are flushed and its watermark is committed.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CheckpointOptions {
+    /// Seconds from a checkpoint's creation until it is due; 0 makes one due after every window (S6, S7).
+    pub interval_seconds: f64,
+    /// Records of the partition after which a checkpoint is due; 0 turns this off (S6, S8).
+    pub every_records: u64,
+    /// Bytes of keys and values that buffering sinks may hold for one partition before its checkpoint is due (S15).
+    pub max_bytes: u64,
+    /// The same for all partitions together (S15).
+    pub max_total_bytes: u64,
+    /// Records that one partition may have read and not yet committed before its checkpoint is due (S15, S102).
+    pub max_records: u64,
+}
+
+impl Default for CheckpointOptions {
+    fn default() -> Self {
+        Self {
+            interval_seconds: 5.0,
+            every_records: 0,
+            max_bytes: 64 << 20,
+            max_total_bytes: 256 << 20,
+            max_records: 1_000_000,
+        }
+    }
+}
+
+/// How many records of a partition are taken in hand together.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct WindowOptions {
+    /// Most records of one window (S59).
+    pub max_records: usize,
+    /// Most bytes of keys, values and headers of one window; a single larger record still makes a window of its own.
+    pub max_bytes: usize,
+    /// Records of one window that may be dead-lettered because the collector traps on them, before the partition is
+    /// rewound instead (S63).
+    pub max_poison_per_window: usize,
+}
+
+impl Default for WindowOptions {
+    fn default() -> Self {
+        Self { max_records: 1024, max_bytes: 16 << 20, max_poison_per_window: 8 }
+    }
+}
+
+/// Attempts and patience.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ExecutorOptions {
+    /// How often a delivery is tried again after its first call (S80).
+    pub max_retries: u32,
+    /// Seconds that one delivery call may take (S77).
+    pub delivery_timeout_seconds: f64,
+    /// Seconds that a clean stop may take before what is unsettled is left to the next start (S55).
+    pub drain_timeout_seconds: f64,
+}
+
+impl Default for ExecutorOptions {
+    fn default() -> Self {
+        Self { max_retries: 3, delivery_timeout_seconds: 30.0, drain_timeout_seconds: 30.0 }
+    }
+}
+
+/// What happens to a partition that fails again and again.
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct AbortOptions {
+    /// Rewinds in a row without progress, through faults of a plugin or of Tidegate, after which the process stops; 0 stops at
+    /// the first (S41). A destination that is down never counts.
+    pub max_consecutive: u32,
+}
+
+impl Default for AbortOptions {
+    fn default() -> Self {
+        Self { max_consecutive: 5 }
+    }
+}
+
+/// Where given-up payloads and records go.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct DlqOptions {
+    /// The topic; empty for the source topic's name with `_dlq` behind it (S88).
+    pub topic: String,
+    /// The brokers; empty for those of the source (S88).
+    pub brokers: String,
+    /// What happens when a dead letter cannot be written (S94).
+    pub on_send_failure: OnSendFailure,
+    /// What a dead letter's value holds (S89, S92).
+    pub format: DlqFormat,
+}
+
+/// What happens when a dead letter cannot be written (S94).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnSendFailure {
+    /// The partition waits and tries again; nothing is committed.
+    #[default]
+    Stall,
+    /// The letter is given up, counted, and the offset may be committed. Loses data.
+    Drop,
+}
+
+/// What a dead letter's value holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DlqFormat {
+    /// A JSON object of seven fields (S89).
+    #[default]
+    Json,
+    /// The source record's bytes as they came; the error is in the headers (S92).
+    Raw,
+}

@@ -1,0 +1,89 @@
+//! What a destination has to promise. Native sinks and plugin sinks stand behind one trait.
+//!
+//! **Calls and their order.** `connect` once, before the first row. A *buffering* sink then gets `add` … `flush` for each
+//! topic-partition, a *direct* one gets `deliver`; `sync` follows before the offsets are committed. `close` comes last.
+//!
+//! **Parallelism.** Calls for one topic-partition never overlap. Calls for different topic-partitions do, unless the sink
+//! serialises them itself.
+//!
+//! **Outcomes.** An empty list means that every row was taken; rows named in it were not, and all others were. An error
+//! means that nothing of the call counts. A call may be cancelled by dropping its future; its outcome is then unknown, and
+//! its rows come again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::model::{Answer, Batch, CallError, Fault, TopicPartition};
+
+pub mod filesystem;
+pub mod kafka;
+
+/// How a sink takes rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// Takes rows in `add`; only `flush` makes them count.
+    Buffering,
+    /// Writes in `deliver`.
+    Direct,
+}
+
+/// What a sink says of itself once it is connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Description {
+    /// How it takes rows.
+    pub style: Style,
+    /// Writing the same rows twice, in order, leaves the destination as writing them once.
+    pub idempotent: bool,
+    /// Most rows wished for in one call, 0 for no wish.
+    pub max_rows: usize,
+    /// Most bytes of keys and values wished for in one call, 0 for no wish. A single row may exceed it.
+    pub max_bytes: usize,
+    /// The longest that one call may take (S28, S77).
+    pub deadline: Duration,
+}
+
+/// A destination with one delivery contract; see the module's text.
+#[async_trait]
+pub trait Sink: Send + Sync {
+    /// What the sink says of itself.
+    fn description(&self) -> Description;
+
+    /// Reaches the destination and proves it (S124).
+    async fn connect(&self) -> Result<(), CallError>;
+
+    /// Direct sinks: writes the rows now. Buffering sinks are never asked.
+    async fn deliver(&self, batch: &Arc<Batch>) -> Answer;
+
+    /// Buffering sinks: takes rows into the topic-partition's buffer, or writes them at once; only `flush` makes them
+    /// count (S20). Rows named in the answer are not taken (S21).
+    async fn add(&self, batch: &Arc<Batch>) -> Answer {
+        let _ = batch;
+        Err(CallError::Fatal(Fault::host("a direct sink was asked to buffer")))
+    }
+
+    /// Buffering sinks: makes everything added for this topic-partition durable. Failure indices count the rows of all
+    /// `add` calls since the last `flush` or `discard`, rows refused there included. The buffer is empty afterwards,
+    /// whatever is returned.
+    async fn flush(&self, source: &TopicPartition) -> Answer {
+        let _ = source;
+        Ok(Vec::new())
+    }
+
+    /// Forgets what was added for this topic-partition; it will come again. Idempotent (S26).
+    async fn discard(&self, source: &TopicPartition) {
+        let _ = source;
+    }
+
+    /// Makes what `deliver` wrote for this topic-partition survive a power cut, before its offsets are committed (S11).
+    async fn sync(&self, source: &TopicPartition) -> Result<(), CallError> {
+        let _ = source;
+        Ok(())
+    }
+
+    /// Ends the connection. Errors are logged and never stop a shutdown (S57).
+    async fn close(&self) -> Result<(), Fault> {
+        Ok(())
+    }
+}

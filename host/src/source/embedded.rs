@@ -1,0 +1,1 @@
+//! librdkafka's in-process broker, for `demo` and first steps.
