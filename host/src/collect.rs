@@ -66,6 +66,12 @@ pub trait Collect: Send + Sync {
     /// Asks what the records yield. May be asked again for records it has seen.
     async fn collect(&self, batch: &Arc<Batch>) -> Result<Collected, CallError>;
 
+    /// Asks the same of a fresh instance that is thrown away afterwards, with its answer: finds the record on which a
+    /// collector traps, by halves (S63).
+    async fn probe(&self, batch: &Arc<Batch>) -> Result<(), CallError> {
+        self.collect(batch).await.map(|_| ())
+    }
+
     /// Whether [`Self::window_complete`] is to be called.
     fn has_window_hook(&self) -> bool {
         false
