@@ -20,6 +20,9 @@ pub const MAX_COMMIT_ATTEMPTS: u32 = 10;
 /// Rewinds that may find a record missing before it counts as deleted at the source (S34a).
 pub const MAX_REPEATED_REWINDS: u32 = 3;
 
+/// The longest that a read waits before the checkpoint is looked at again (S9).
+pub const LONGEST_READ: Millis = 1_000;
+
 /// When a checkpoint is due, and how often a partition may fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -40,7 +43,7 @@ pub struct Limits {
 pub enum Command {
     /// Read a window; come back without one at `until`.
     Read {
-        /// When the open checkpoint is due.
+        /// When the open checkpoint has to be looked at.
         until: Millis,
     },
     /// Settle the window that was opened.
@@ -73,7 +76,7 @@ pub enum Abort {
     Failure,
     /// A destination failed, or a buffer went away through no fault of this partition; never counts (S41).
     Destination,
-    /// A sync failed, so what was written since the last commit may not be on the disk: back to the committed offset.
+    /// A sync failed, so what was written since the last one that held may not be on the disk: back to where that was.
     Unsynced,
     /// A buffering sink takes no more for that many milliseconds (S29).
     Backpressure(Millis),
@@ -116,6 +119,10 @@ pub struct Partition {
     phase: Phase,
     closing: bool,
     committed: Offset,
+    /// The watermark of the last sync that held. A commit of unknown outcome may have moved the group there.
+    synced: Offset,
+    /// The first record read since then.
+    first_unsynced: Option<Offset>,
     created: Millis,
     records: u64,
     buffered_bytes: u64,
@@ -139,6 +146,8 @@ impl Partition {
             phase: Phase::Idle,
             closing: false,
             committed: start,
+            synced: start,
+            first_unsynced: None,
             created: now,
             records: 0,
             buffered_bytes: 0,
@@ -185,7 +194,8 @@ impl Partition {
                         // S10: an expired checkpoint without records is closed without asking anybody.
                         self.begin_checkpoint(now);
                     }
-                    return Command::Read { until: self.due_at() };
+                    let tick = now.saturating_add(LONGEST_READ);
+                    return Command::Read { until: if self.records > 0 { tick.min(self.due_at()) } else { tick } };
                 }
                 Phase::Window => return Command::Process,
                 Phase::Flushing { next } => {
@@ -236,6 +246,7 @@ impl Partition {
             }
             self.owed = None;
         }
+        self.first_unsynced = self.first_unsynced.or(offsets.first().copied());
         for &offset in offsets {
             self.ledger.open(offset).map_err(Refused::WentBack)?;
         }
@@ -284,6 +295,8 @@ impl Partition {
 
     /// What direct sinks wrote is on the disk.
     pub fn synced(&mut self) {
+        self.synced = self.watermark();
+        self.first_unsynced = None;
         self.phase = Phase::Committing { attempt: 0, wait: false };
     }
 
@@ -319,14 +332,16 @@ impl Partition {
     /// wait they come again (S29, S40). `false`: it has happened too often without progress (S41).
     #[must_use]
     pub fn abort(&mut self, abort: Abort) -> bool {
-        if self.watermark() > self.progress {
-            self.progress = self.watermark();
-            self.counted_aborts = 0;
-            self.failures = 0;
-        }
-        let to = if abort == Abort::Unsynced { self.committed } else { self.watermark() };
-        if self.ledger.span() > 0 && self.owed.is_none() && to == self.watermark() {
-            self.owed = Some((to, 0));
+        self.note_progress();
+        let (to, owed) = match abort {
+            Abort::Unsynced => (self.synced, self.first_unsynced),
+            _ => (self.watermark(), Some(self.watermark()).filter(|_| self.ledger.span() > 0)),
+        };
+        // What is owed from an earlier rewind that was not read back yet stays owed (S34a).
+        if let Some(owed) = owed
+            && self.owed.is_none_or(|(earlier, _)| owed < earlier)
+        {
+            self.owed = Some((owed, 0));
         }
         self.ledger.reset(to);
         self.epoch += 1;

@@ -11,7 +11,6 @@
 //! its rows come again.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -40,8 +39,6 @@ pub struct Description {
     pub max_rows: usize,
     /// Most bytes of keys and values wished for in one call, 0 for no wish. A single row may exceed it.
     pub max_bytes: usize,
-    /// The longest that one call may take (S28, S77).
-    pub deadline: Duration,
 }
 
 /// A destination with one delivery contract; see the module's text.
@@ -71,7 +68,8 @@ pub trait Sink: Send + Sync {
         Ok(Vec::new())
     }
 
-    /// Forgets what was added for this topic-partition; it will come again. Idempotent (S26).
+    /// Forgets what was added for this topic-partition, or written and not synced; it will come again, or is not ours
+    /// any more. Idempotent (S26).
     async fn discard(&self, source: &TopicPartition) {
         let _ = source;
     }

@@ -127,7 +127,11 @@ impl<R: Reader, C: Clock> Worker<R, C> {
                 }
             };
             match interrupt {
-                Interrupt::Look | Interrupt::Dropped => {}
+                Interrupt::Look => {}
+                Interrupt::Dropped => {
+                    self.discard().await;
+                    return self.fault.take();
+                }
                 Interrupt::TimeIsUp { commit_late: true } if extended.is_none() => {
                     extended = Some(clock.now() + super::shared::millis(COMMIT_FLOOR));
                     self.window = None;
@@ -364,12 +368,10 @@ impl<R: Reader, C: Clock> Worker<R, C> {
         }
     }
 
-    /// Tells every buffering sink to forget the partition's buffer (S26).
+    /// Tells every sink to forget what it holds of the partition: it will come again, or is not ours any more (S26).
     async fn discard(&mut self) {
         for slot in &self.shared.sinks {
-            if slot.description.style == Style::Buffering {
-                slot.sink.discard(&self.source).await;
-            }
+            slot.sink.discard(&self.source).await;
         }
         self.added.clear();
         self.release_buffers();
