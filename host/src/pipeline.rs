@@ -6,7 +6,9 @@ pub mod deliver;
 pub mod dlq;
 pub mod gather;
 pub mod options;
+pub mod orders;
 pub mod route;
+pub mod rows;
 pub mod shared;
 pub mod worker;
 

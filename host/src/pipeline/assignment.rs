@@ -6,8 +6,9 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::orders::Order;
 use super::shared::{Shared, millis};
-use super::worker::{Ended, Order, serve};
+use super::worker::{Ended, serve};
 use crate::clock::{Clock, Millis};
 use crate::model::{Fault, TopicPartition};
 use crate::source::{Reader, Source};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::dlq::{Letter, payload_json};
-use super::route::Group;
+use super::rows::{Added, Rows};
 use super::shared::{Shared, SinkSlot, Stop, seconds};
 use crate::checkpoint::order::again;
 use crate::checkpoint::window::Halving;
@@ -25,43 +25,12 @@ pub enum Way {
     AddAndFlush,
 }
 
-/// Rows on their way to a sink, with the records they came from.
-#[derive(Clone, Debug)]
-pub struct Rows {
-    /// The payloads and where they come from.
-    pub group: Group,
-    /// The window that they come from.
-    pub window: Arc<Batch>,
-}
-
-impl Rows {
-    /// The chosen rows, in the order given.
-    pub fn select(&self, rows: &[usize]) -> Self {
-        let origin = rows.iter().map(|row| self.group.origin(*row)).collect();
-        let batch = Arc::new(self.group.batch.select(rows));
-        Self { group: Group { sink: self.group.sink, batch, origin: Some(origin) }, window: self.window.clone() }
-    }
-
-    fn len(&self) -> usize {
-        self.group.batch.len()
-    }
-}
-
 /// A sink's failures sorted by what becomes of them.
 #[derive(Default)]
 struct Verdicts {
     retry: Vec<usize>,
     given_up: Vec<usize>,
     held: bool,
-}
-
-/// One call of `add`, as flush failures count over it.
-#[derive(Clone, Debug)]
-pub struct Added {
-    /// The rows that were given.
-    pub rows: Rows,
-    /// Those that the sink did not take, ascending.
-    pub refused: Vec<usize>,
 }
 
 impl<C: Clock> Shared<C> {

@@ -8,36 +8,22 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::sync::watch;
 
-use super::deliver::{Added, Rows, Way, checked};
+use super::deliver::{Way, checked};
 use super::dlq::Letter;
 use super::gather::Gathered;
+use super::orders::{Interrupt, Order, interrupted};
 use super::route::{Group, Routed};
+use super::rows::{Added, Rows, joined};
 use super::shared::{Shared, Stop};
 use crate::checkpoint::{Abort, Command, Millis, Partition, Refused};
 use crate::clock::Clock;
-use crate::model::{Answer, Batch, CallError, Failure, Fault, TopicPartition};
+use crate::model::{Batch, CallError, Fault, TopicPartition};
 use crate::sink::Style;
 use crate::source::{CommitError, Read, Reader};
 use crate::telemetry::PartitionState;
 
 /// What a last commit may take even when the time for a clean end is up (S46).
 const COMMIT_FLOOR: Duration = Duration::from_secs(5);
-
-/// What the pipeline wants of a worker. Only ever goes from serving towards an end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
-    /// Read, deliver, commit.
-    Serve,
-    /// Make a last cut and end; what is not settled at `deadline` is left to the next owner (S45, S54).
-    Close {
-        /// On the pipeline's clock.
-        deadline: Millis,
-        /// Whether the watermark is committed when the time is up (S55) or not (S47).
-        commit_late: bool,
-    },
-    /// The partition is not ours any more: no commit and no further write (S48).
-    Drop,
-}
 
 /// How a worker ended.
 #[derive(Debug)]
@@ -46,12 +32,6 @@ pub struct Ended {
     pub partition: TopicPartition,
     /// The fault that ended it, if it did not end as ordered.
     pub fault: Option<Fault>,
-}
-
-enum Interrupt {
-    Look,
-    TimeIsUp { commit_late: bool },
-    Dropped,
 }
 
 /// Serves one partition until it is told to end. The reader is dropped on return.
@@ -386,81 +366,5 @@ impl<R: Reader, C: Clock> Worker<R, C> {
     fn release_buffers(&mut self) {
         self.shared.buffered_bytes.fetch_sub(self.held_bytes, Ordering::Relaxed);
         self.held_bytes = 0;
-    }
-}
-
-/// Joins all rows that the sink took since its last flush, and counts the answer's failures over them.
-fn joined(source: &TopicPartition, sink: usize, added: &[Added], answer: Answer) -> (Rows, Answer) {
-    let mut batch = Batch::new(source.clone());
-    let mut window = Batch::new(source.clone());
-    let mut origin = Vec::new();
-    // Where each row of the adds' count stands now; rows that were refused at once stand nowhere.
-    let mut places = Vec::new();
-    for call in added {
-        let first = window.len();
-        for row in 0..call.rows.window.len() {
-            window.push_row(&call.rows.window, row);
-        }
-        for row in 0..call.rows.group.batch.len() {
-            if call.refused.binary_search(&row).is_ok() {
-                places.push(None);
-                continue;
-            }
-            places.push(u32::try_from(batch.len()).ok());
-            batch.push_row(&call.rows.group.batch, row);
-            origin.push(first + call.rows.group.origin(row));
-        }
-    }
-    let answer = answer.map(|failures| {
-        failures
-            .into_iter()
-            .filter_map(|failure| {
-                let index = places.get(failure.index as usize).copied().flatten()?;
-                Some(Failure { index, ..failure })
-            })
-            .collect()
-    });
-    let group = Group { sink, batch: Arc::new(batch), origin: Some(origin) };
-    (Rows { group, window: Arc::new(window) }, answer)
-}
-
-/// Returns when the order changes in a way that matters to a step under way.
-async fn interrupted<C: Clock>(
-    orders: &mut watch::Receiver<Order>,
-    seen: Order,
-    may_look: bool,
-    floor: Duration,
-    clock: &C,
-) -> Interrupt {
-    let mut order = seen;
-    let begun = clock.now();
-    loop {
-        match order {
-            Order::Drop => return Interrupt::Dropped,
-            Order::Close { .. } if may_look && seen == Order::Serve => return Interrupt::Look,
-            Order::Close { deadline, commit_late } => {
-                let deadline = deadline.max(begun + super::shared::millis(floor));
-                let left = Duration::from_millis(deadline.saturating_sub(clock.now()));
-                tokio::select! {
-                    biased;
-                    changed = orders.changed() => {
-                        if changed.is_err() {
-                            return Interrupt::Dropped;
-                        }
-                    }
-                    () = clock.sleep(left) => return Interrupt::TimeIsUp { commit_late },
-                }
-                // Only a loss may overtake an end that was ordered; a later deadline does not.
-                if *orders.borrow() != Order::Drop {
-                    continue;
-                }
-            }
-            Order::Serve => {
-                if orders.changed().await.is_err() {
-                    return Interrupt::Dropped;
-                }
-            }
-        }
-        order = *orders.borrow();
     }
 }

@@ -1,0 +1,79 @@
+//! What the pipeline wants of a worker, and how that reaches a step under way.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::shared::millis;
+use crate::clock::{Clock, Millis};
+
+/// What the pipeline wants of a worker. Only ever goes from serving towards an end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Read, deliver, commit.
+    Serve,
+    /// Make a last cut and end; what is not settled at `deadline` is left to the next owner (S45, S54).
+    Close {
+        /// On the pipeline's clock.
+        deadline: Millis,
+        /// Whether the watermark is committed when the time is up (S55) or not (S47).
+        commit_late: bool,
+    },
+    /// The partition is not ours any more: no commit and no further write (S48).
+    Drop,
+}
+
+/// Why a step under way is given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interrupt {
+    /// The order changed, and the step was only a wait.
+    Look,
+    /// The time for a clean end is up.
+    TimeIsUp {
+        /// See [`Order::Close`].
+        commit_late: bool,
+    },
+    /// The partition is not ours any more, or nobody is left who could say.
+    Dropped,
+}
+
+/// Returns when the order changes in a way that matters to a step under way.
+pub async fn interrupted<C: Clock>(
+    orders: &mut watch::Receiver<Order>,
+    seen: Order,
+    may_look: bool,
+    floor: Duration,
+    clock: &C,
+) -> Interrupt {
+    let mut order = seen;
+    let begun = clock.now();
+    loop {
+        match order {
+            Order::Drop => return Interrupt::Dropped,
+            Order::Close { .. } if may_look && seen == Order::Serve => return Interrupt::Look,
+            Order::Close { deadline, commit_late } => {
+                let deadline = deadline.max(begun + millis(floor));
+                let left = Duration::from_millis(deadline.saturating_sub(clock.now()));
+                tokio::select! {
+                    biased;
+                    changed = orders.changed() => {
+                        if changed.is_err() {
+                            return Interrupt::Dropped;
+                        }
+                    }
+                    () = clock.sleep(left) => return Interrupt::TimeIsUp { commit_late },
+                }
+                // Only a loss may overtake an end that was ordered; a later deadline does not.
+                if *orders.borrow() != Order::Drop {
+                    continue;
+                }
+            }
+            Order::Serve => {
+                if orders.changed().await.is_err() {
+                    return Interrupt::Dropped;
+                }
+            }
+        }
+        order = *orders.borrow();
+    }
+}
