@@ -61,7 +61,8 @@ impl BatchingSink for CsvSink {
     fn write(&mut self, batch: &Batch) -> Result<Vec<Failure>, Fault> {
         let path = self.directory.join(self.template.file_name(batch.topic(), batch.partition(), self.slot));
         let first = !self.opened.contains(&path);
-        let failed = |error: std::io::Error| Fault::retry(format_args!("`{}` could not be written: {error}", path.display()));
+        let failed =
+            |error: std::io::Error| Fault::retry(format_args!("`{}` could not be written: {error}", path.display()));
         let mut file = file::Appending::open(&path, first).map_err(failed)?;
         let text = self.rows.encode(batch, file.is_empty()).map_err(failed)?;
         file.append(text).map_err(failed)?;

@@ -51,7 +51,10 @@ impl Options {
         }
         let path = Path::new(&self.path);
         let (Some(directory), Some(name), true) = (path.parent(), path.file_name(), path.is_absolute()) else {
-            return Err(format!("`path` must name a file in a granted directory, such as `/out/rows.csv`, not `{}`", self.path));
+            return Err(format!(
+                "`path` must name a file in a granted directory, such as `/out/rows.csv`, not `{}`",
+                self.path
+            ));
         };
         if directory.to_string_lossy().contains(['{', '}']) {
             return Err(format!("only the file's name may hold `{{…}}`, not the directory `{}`", directory.display()));
@@ -83,7 +86,9 @@ impl Template {
                 "topic" => Part::Topic,
                 "partition" => Part::Partition,
                 "slot" => Part::Slot,
-                _ => return Err(format!("`{{{word}}}` in `{name}` is none of `{{topic}}`, `{{partition}}`, `{{slot}}`")),
+                _ => {
+                    return Err(format!("`{{{word}}}` in `{name}` is none of `{{topic}}`, `{{partition}}`, `{{slot}}`"));
+                }
             });
             rest = after;
         }
@@ -129,7 +134,9 @@ mod tests {
 
     #[test]
     fn two_instances_share_a_file_unless_its_name_tells_them_apart() {
-        for (path, unique) in [("/o/rows.csv", false), ("/o/{partition}", false), ("/o/{topic}", false), ("/o/{slot}", true)] {
+        for (path, unique) in
+            [("/o/rows.csv", false), ("/o/{partition}", false), ("/o/{topic}", false), ("/o/{slot}", true)]
+        {
             let place = options(path).place().map(|(_, template)| template.is_unique_per_slot());
             assert_eq!(place, Ok(unique), "{path}");
         }

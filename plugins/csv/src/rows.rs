@@ -93,11 +93,16 @@ mod tests {
 
     #[test]
     fn fields_are_quoted_where_rfc_4180_asks_for_it() {
-        let batch = batch(
-            &[Some(b"k"), None, Some(b"\xff")],
-            &[Some(br#"{"a":1}"#), Some(b"x,y\nz"), Some("é".as_bytes())],
-        );
-        let mut rows = Rows::new(vec![Column::Key, Column::Value, Column::Timestamp, Column::Topic, Column::Partition, Column::Offset]);
+        let batch =
+            batch(&[Some(b"k"), None, Some(b"\xff")], &[Some(br#"{"a":1}"#), Some(b"x,y\nz"), Some("é".as_bytes())]);
+        let mut rows = Rows::new(vec![
+            Column::Key,
+            Column::Value,
+            Column::Timestamp,
+            Column::Topic,
+            Column::Partition,
+            Column::Offset,
+        ]);
         let text = rows.encode(&batch, true).map(String::from_utf8_lossy).map(Cow::into_owned).unwrap_or_default();
         assert_eq!(
             text,

@@ -121,7 +121,7 @@ macro_rules! export_collector {
         const _: () = {
             $crate::__collector!($plugin);
             #[cfg(target_family = "wasm")]
-            $crate::bindings::collector::export_raw_collector!(Component with_types_in $crate::bindings::collector);
+    $crate::bindings::collector::export_raw_collector!(Component with_types_in $crate::bindings::collector);
             #[cfg(not(target_family = "wasm"))]
             const _: fn() = || $crate::exports::exports_collector::<Component>();
         };
@@ -135,9 +135,9 @@ macro_rules! export_collector_with_hooks {
         const _: () = {
             $crate::__collector!($plugin);
             #[cfg(target_family = "wasm")]
-            $crate::bindings::collector::export_raw_collector!(Component with_types_in $crate::bindings::collector);
+    $crate::bindings::collector::export_raw_collector!(Component with_types_in $crate::bindings::collector);
             #[cfg(target_family = "wasm")]
-            $crate::bindings::hooks::export_raw_hooks!(Component with_types_in $crate::bindings::hooks);
+    $crate::bindings::hooks::export_raw_hooks!(Component with_types_in $crate::bindings::hooks);
             #[cfg(not(target_family = "wasm"))]
             const _: fn() = || $crate::exports::exports_hooks::<Component>();
         };
@@ -169,5 +169,7 @@ macro_rules! __collector {
 #[doc(hidden)]
 pub fn exports_collector<C: collector::Guest>() {}
 #[doc(hidden)]
-pub fn exports_hooks<C: collector::Guest + hooks::window_hook::Guest + hooks::delivery_hook::Guest + hooks::ready_hook::Guest>() {
+pub fn exports_hooks<
+    C: collector::Guest + hooks::window_hook::Guest + hooks::delivery_hook::Guest + hooks::ready_hook::Guest,
+>() {
 }

@@ -96,9 +96,9 @@
 //! - A panic ends the instance. Its text and place go to the log, and the record that caused it is found and put aside.
 //! - What is printed goes to the host's log. Files, environment and network are there only as far as they were granted.
 
+mod batch;
 #[doc(hidden)]
 pub mod bindings;
-mod batch;
 mod collector;
 mod context;
 mod failure;
@@ -112,7 +112,9 @@ pub use bindings::hooks::window_hook::Window;
 pub use bindings::types::{Context, Failure, FailureKind, Fault};
 pub use collector::{Collector, Hooks};
 pub use failure::Failed;
-pub use payload::{FilePayload, HttpPayload, KafkaPayload, MongoPayload, Payloads, PluginPayload, PostgresPayload, RedisPayload};
+pub use payload::{
+    FilePayload, HttpPayload, KafkaPayload, MongoPayload, Payloads, PluginPayload, PostgresPayload, RedisPayload,
+};
 pub use sink::{BatchingSink, Description, DirectSink};
 
 /// What the export macros need. Not for authors.

@@ -83,7 +83,10 @@ impl Payloads {
     /// Like all of its kind: when `data` cannot be written as JSON (a map whose keys are no strings).
     pub fn kafka(&mut self, data: &impl Serialize) -> Result<KafkaPayload<'_>, Failed> {
         let data = self.json(data)?;
-        Ok(KafkaPayload(added(&mut self.result.kafka, raw::KafkaPayload { index: self.index, sink: String::new(), key: None, data })))
+        Ok(KafkaPayload(added(
+            &mut self.result.kafka,
+            raw::KafkaPayload { index: self.index, sink: String::new(), key: None, data },
+        )))
     }
 
     /// A row for `table`; `data` is an object with one member per column.
@@ -102,7 +105,8 @@ impl Payloads {
     /// As in [`Self::kafka`].
     pub fn mongo(&mut self, collection: &str, data: &impl Serialize) -> Result<MongoPayload<'_>, Failed> {
         let data = self.json(data)?;
-        let payload = raw::MongoPayload { index: self.index, sink: String::new(), collection: collection.to_owned(), data };
+        let payload =
+            raw::MongoPayload { index: self.index, sink: String::new(), collection: collection.to_owned(), data };
         Ok(MongoPayload(added(&mut self.result.mongo, payload)))
     }
 
@@ -121,7 +125,8 @@ impl Payloads {
     /// As in [`Self::kafka`].
     pub fn redis(&mut self, key: &str, data: &impl Serialize) -> Result<RedisPayload<'_>, Failed> {
         let data = self.json(data)?;
-        let payload = raw::RedisPayload { index: self.index, sink: String::new(), key: key.to_owned(), data, ttl: None };
+        let payload =
+            raw::RedisPayload { index: self.index, sink: String::new(), key: key.to_owned(), data, ttl: None };
         Ok(RedisPayload(added(&mut self.result.redis, payload)))
     }
 

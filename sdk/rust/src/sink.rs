@@ -271,7 +271,7 @@ macro_rules! __sink {
             }
 
             #[cfg(target_family = "wasm")]
-            $crate::bindings::sink::export_raw_sink!(Component with_types_in $crate::bindings::sink);
+    $crate::bindings::sink::export_raw_sink!(Component with_types_in $crate::bindings::sink);
             #[cfg(not(target_family = "wasm"))]
             const _: fn() = || $crate::exports::exports_sink::<Component>();
         };

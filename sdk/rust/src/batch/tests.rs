@@ -90,7 +90,8 @@ fn s24_chunks_have_at_least_one_row_and_the_last_may_be_short() {
 
 #[test]
 fn s17_of_two_headers_with_one_name_the_last_counts() {
-    let headers = vec![(b"n".to_vec(), Some(b"1".to_vec())), (b"n".to_vec(), Some(b"2".to_vec())), (b"m".to_vec(), None)];
+    let headers =
+        vec![(b"n".to_vec(), Some(b"1".to_vec())), (b"n".to_vec(), Some(b"2".to_vec())), (b"m".to_vec(), None)];
     let batch = Batch::from(part(0, &[(None, None, Vec::new()), (None, None, headers)]));
     let Some(record) = batch.iter().nth(1) else { panic!("two rows") };
     assert_eq!(record.headers.len(), 3);

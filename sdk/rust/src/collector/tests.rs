@@ -98,7 +98,9 @@ fn s61_s67_each_record_fills_the_lists_and_may_yield_nothing() {
 
 #[test]
 fn s63_a_rejected_record_leaves_no_payload_and_its_neighbours_alone() {
-    let Ok(result) = collect(&mut Echo, &batch(&[Some("a"), Some("reject"), None, Some("b")])) else { panic!("no fault") };
+    let Ok(result) = collect(&mut Echo, &batch(&[Some("a"), Some("reject"), None, Some("b")])) else {
+        panic!("no fault")
+    };
     assert_eq!(indices(&result)[..6], std::array::from_fn::<_, 6, _>(|_| vec![0, 3]));
     let failed: Vec<_> = result.failed.iter().map(|row| (row.index, row.kind, row.reason.as_str())).collect();
     assert_eq!(
