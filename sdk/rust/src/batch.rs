@@ -160,7 +160,10 @@ impl<'a> Record<'a> {
     /// [`Failed::Reject`] when there is no value or it is not what `T` expects.
     pub fn json<T: Deserialize<'a>>(&self) -> Result<T, Failed> {
         let value = self.value.ok_or_else(|| Failed::reject("the record has no value"))?;
-        serde_json::from_slice(value).map_err(|error| Failed::reject(format_args!("the value does not fit: {error}")))
+        serde_json::from_slice(value).map_err(|error| {
+            let fits = if error.is_data() { "does not fit" } else { "is no JSON" };
+            Failed::reject(format_args!("the value {fits}: {error}"))
+        })
     }
 }
 

@@ -117,9 +117,10 @@ pub use payload::{
 };
 pub use sink::{BatchingSink, Description, DirectSink};
 
-/// What the export macros need. Not for authors.
+/// What the export macros need, and guests that go past them. Not for authors.
 #[doc(hidden)]
 pub mod exports {
     pub use crate::collector::{CollectorInstance, exports_collector, exports_hooks};
+    pub use crate::panic::install as install_panic_hook;
     pub use crate::sink::{AnySink, Batching, Direct, SinkInstance, exports_sink};
 }

@@ -2,7 +2,7 @@ use std::io::Write as _;
 use std::panic::PanicHookInfo;
 
 /// Makes every panic one line on standard error, which the host shows as the reason of the trap that follows.
-pub(crate) fn install() {
+pub fn install() {
     std::panic::set_hook(Box::new(|info| {
         let line = line(info);
         // Nobody is left to tell when standard error is gone.

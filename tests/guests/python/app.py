@@ -34,6 +34,8 @@ class Collector(exports.Collector):
         result = payloads.CollectResult([], [], [], [], [], [], [], [])
         for index, (key, value) in enumerate(zip(entries(batch.keys), entries(batch.values))):
             try:
+                if value is None:
+                    raise ValueError("the record has no value")
                 request_id = json.loads(value)["request_id"]
             except (KeyError, TypeError, ValueError) as error:
                 reason = f"the value is no search request: {error!r}"

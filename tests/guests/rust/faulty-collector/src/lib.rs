@@ -146,6 +146,7 @@ fn answer(result: &mut CollectResult, row: usize, record: &Record<'_>, options: 
 
 impl Guest for Faulty {
     fn setup(context: Context) -> Result<(), String> {
+        tidegate_sdk::exports::install_panic_hook();
         let options: Options = context.options()?;
         log(options.log.as_deref(), &format!("setup {} {}/{}", context.name, context.slot, context.slots));
         let told = fault(options.setup, "setup", &options).map_err(|_| "setup was told to fail".to_owned());

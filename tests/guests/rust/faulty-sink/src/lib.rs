@@ -195,6 +195,7 @@ impl State {
 
 impl Guest for Faulty {
     fn setup(context: Context) -> Result<Description, String> {
+        tidegate_sdk::exports::install_panic_hook();
         let options: Options = context.options()?;
         log(options.log.as_deref(), &format!("setup {} {}/{}", context.name, context.slot, context.slots));
         misbehave(options.setup, "setup");
