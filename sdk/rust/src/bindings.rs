@@ -1,0 +1,66 @@
+//! What wit-bindgen makes of `wit/plugin.wit`. Authors need none of it; guests that must misbehave do.
+#![allow(missing_docs, clippy::all, reason = "generated")]
+#![allow(unsafe_code, reason = "generated: the canonical ABI passes pointers")]
+
+/// The types, once; the worlds below refer to them.
+pub mod contract {
+    wit_bindgen::generate!({
+        path: "../../wit",
+        inline: "package tidegate:sdk;
+            world contract { import tidegate:plugin/types@0.1.0; import tidegate:plugin/payloads@0.1.0; }",
+        generate_unused_types: true,
+        generate_all,
+    });
+}
+pub use contract::tidegate::plugin::{payloads, types};
+
+pub mod collector {
+    wit_bindgen::generate!({
+        path: "../../wit",
+        world: "collector-plugin",
+        pub_export_macro: true,
+        export_macro_name: "export_raw_collector",
+        default_bindings_module: "tidegate_sdk::bindings::collector",
+        with: {
+            "tidegate:plugin/types@0.1.0": crate::bindings::types,
+            "tidegate:plugin/payloads@0.1.0": crate::bindings::payloads,
+        },
+    });
+    pub use exports::tidegate::plugin::collector::*;
+}
+
+/// The optional hooks, in a world of their own: a component exports them only when its author asked for them.
+pub mod hooks {
+    wit_bindgen::generate!({
+        path: "../../wit",
+        inline: "package tidegate:sdk;
+            world hooks {
+                export tidegate:plugin/window-hook@0.1.0;
+                export tidegate:plugin/delivery-hook@0.1.0;
+                export tidegate:plugin/ready-hook@0.1.0;
+            }",
+        pub_export_macro: true,
+        export_macro_name: "export_raw_hooks",
+        default_bindings_module: "tidegate_sdk::bindings::hooks",
+        with: {
+            "tidegate:plugin/types@0.1.0": crate::bindings::types,
+            "tidegate:plugin/payloads@0.1.0": crate::bindings::payloads,
+            "tidegate:plugin/window-hook@0.1.0": generate,
+            "tidegate:plugin/delivery-hook@0.1.0": generate,
+            "tidegate:plugin/ready-hook@0.1.0": generate,
+        },
+    });
+    pub use exports::tidegate::plugin::{delivery_hook, ready_hook, window_hook};
+}
+
+pub mod sink {
+    wit_bindgen::generate!({
+        path: "../../wit",
+        world: "sink-plugin",
+        pub_export_macro: true,
+        export_macro_name: "export_raw_sink",
+        default_bindings_module: "tidegate_sdk::bindings::sink",
+        with: { "tidegate:plugin/types@0.1.0": crate::bindings::types },
+    });
+    pub use exports::tidegate::plugin::sink::*;
+}

@@ -1,0 +1,126 @@
+//! Write collectors and sinks for Tidegate in Rust.
+//!
+//! A plugin is a library of crate type `cdylib`, built with `cargo build --target wasm32-wasip2 --release`. It needs this crate and
+//! `serde`, nothing else.
+//!
+//! # A collector
+//! turns records into payloads. It is asked for one record after the other; what it adds to `out` is delivered, and
+//! adding nothing means that the record yields nothing.
+//!
+//! ```
+//! use serde::{Deserialize, Serialize};
+//! use tidegate_sdk::{Collector, Context, Failed, Payloads, Record, export_collector};
+//!
+//! #[derive(Deserialize)]
+//! #[serde(deny_unknown_fields)]
+//! struct Options {
+//!     minimum: f64,
+//! }
+//!
+//! #[derive(Deserialize)]
+//! struct Order<'a> {
+//!     id: &'a str,
+//!     total: f64,
+//! }
+//!
+//! #[derive(Serialize)]
+//! struct Summary<'a> {
+//!     id: &'a str,
+//!     total: f64,
+//! }
+//!
+//! struct Orders(Options);
+//!
+//! impl Collector for Orders {
+//!     fn new(context: &Context) -> Result<Self, String> {
+//!         Ok(Self(context.options()?))
+//!     }
+//!
+//!     fn collect(&mut self, record: &Record<'_>, out: &mut Payloads) -> Result<(), Failed> {
+//!         let order: Order = record.json()?;
+//!         if order.total < self.0.minimum {
+//!             return Ok(());
+//!         }
+//!         let summary = Summary { id: order.id, total: order.total };
+//!         out.kafka(&summary)?.key(order.id);
+//!         out.postgres("orders", &summary)?.sink("main");
+//!         Ok(())
+//!     }
+//! }
+//!
+//! export_collector!(Orders);
+//! ```
+//!
+//! # A batching sink
+//! gets everything that a checkpoint holds for one topic-partition in a single [`write`](BatchingSink::write).
+//!
+//! ```
+//! use std::time::Duration;
+//! use tidegate_sdk::{Batch, BatchingSink, Context, Failure, Fault, export_batching_sink};
+//!
+//! struct Lines;
+//!
+//! impl BatchingSink for Lines {
+//!     fn new(_context: &Context) -> Result<Self, String> {
+//!         Ok(Self)
+//!     }
+//!
+//!     fn connect(&mut self) -> Result<(), Fault> {
+//!         Ok(())
+//!     }
+//!
+//!     fn write(&mut self, batch: &Batch) -> Result<Vec<Failure>, Fault> {
+//!         let mut failures = Vec::new();
+//!         for (row, record) in batch.iter().enumerate() {
+//!             match record.text() {
+//!                 Ok(text) => println!("{}[{}]@{} {text}", batch.topic(), batch.partition(), record.offset),
+//!                 Err(reason) => failures.push(Failure::reject(row, reason)),
+//!             }
+//!         }
+//!         if failures.len() == batch.size() {
+//!             // The destination takes no more for now: the partition pauses and comes again. Not an error.
+//!             return Err(Fault::wait(Duration::from_secs(30)));
+//!         }
+//!         Ok(failures)
+//!     }
+//! }
+//!
+//! export_batching_sink!(Lines);
+//! ```
+//!
+//! # What the host promises and asks
+//! - Calls come one at a time. Several instances may run side by side, each with its own state, and an instance may be
+//!   replaced at any moment: state in memory is a cache, never the only copy.
+//! - Records may come again after a fault: delivery is at least once. `(topic, partition, offset, ordinal)` names a row
+//!   for good.
+//! - A panic ends the instance. Its text and place go to the log, and the record that caused it is found and put aside.
+//! - What is printed goes to the host's log. Files, environment and network are there only as far as they were granted.
+
+mod batch;
+#[doc(hidden)]
+pub mod bindings;
+mod collector;
+mod context;
+mod failure;
+mod panic;
+mod payload;
+mod sink;
+
+pub use batch::{Batch, ChunkSizeError, Chunks, EmptyBatchError, Header, Headers, Record, Rows};
+pub use bindings::hooks::delivery_hook::{DeliveryAction, DeliveryError};
+pub use bindings::hooks::window_hook::Window;
+pub use bindings::types::{Context, Failure, FailureKind, Fault};
+pub use collector::{Collector, Hooks};
+pub use failure::Failed;
+pub use payload::{
+    FilePayload, HttpPayload, KafkaPayload, MongoPayload, Payloads, PluginPayload, PostgresPayload, RedisPayload,
+};
+pub use sink::{BatchingSink, Description, DirectSink};
+
+/// What the export macros need, and guests that go past them. Not for authors.
+#[doc(hidden)]
+pub mod exports {
+    pub use crate::collector::{CollectorInstance, exports_collector, exports_hooks};
+    pub use crate::panic::install as install_panic_hook;
+    pub use crate::sink::{AnySink, Batching, Direct, SinkInstance, exports_sink};
+}
