@@ -7,7 +7,10 @@ use tidegate::model::{Action, CallError, FailureKind, Owner, SinkKind};
 
 use super::*;
 
-fn counts(collected: &Collected) -> (Vec<(SinkKind, usize)>, Vec<(u32, FailureKind)>) {
+type Payloads = Vec<(SinkKind, usize)>;
+type Failed = Vec<(u32, FailureKind)>;
+
+fn counts(collected: &Collected) -> (Payloads, Failed) {
     let Collected::Payloads { payloads, failed } = collected else { panic!("payloads") };
     let payloads = payloads.iter().map(|(kind, list)| (*kind, list.len())).collect();
     (payloads, failed.iter().map(|failure| (failure.index, failure.kind)).collect())
@@ -134,5 +137,26 @@ async fn the_delivery_hook_decides() {
     ] {
         let more = json!({ "options": { "delivery": answer }, "limits": { "call_timeout_seconds": 0.3 } });
         assert_eq!(ready(more).await.delivery_error(&error).await, action, "{answer}");
+    }
+}
+
+/// The contract alone is enough: guests made from wit/ without an SDK, where they were built.
+#[tokio::test]
+async fn other_languages_collect() {
+    for name in ["python-collector", "javascript-collector"] {
+        if !guests().join(format!("{name}.wasm")).exists() {
+            continue;
+        }
+        let options = configured(&guest(name), json!({ "options": { "file_path": "x.jsonl" } }));
+        let artifact = loaded(COLLECT, &options).await.unwrap();
+        let collector = PluginCollector::start(artifact.clone(), &options).await.unwrap();
+        let collected = collector.collect(&records(0, 0, &[r#"{"request_id":"r-1"}"#, "no JSON"])).await.unwrap();
+        let (payloads, failed) = counts(&collected);
+        assert_eq!(payloads, [(SinkKind::Kafka, 1), (SinkKind::Filesystem, 1), (SinkKind::Plugin, 1)], "{name}");
+        assert_eq!(failed, [(1, FailureKind::Reject)], "{name}");
+
+        let wrong = configured(&guest(name), json!({ "options": { "pth": "x" } }));
+        let fault = PluginCollector::start(artifact, &wrong).await.err().unwrap();
+        assert!(fault.owner == Owner::Config && fault.to_string().contains("`pth` is no option"), "{name}: {fault}");
     }
 }

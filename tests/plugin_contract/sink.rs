@@ -56,6 +56,7 @@ async fn a_panic_is_readable_and_its_instance_replaced() {
     let fault = trapped(&sink.deliver(&records(0, 0, &["fine", "poison"])).await);
     assert_eq!(fault.message, "`plugin/faulty` trapped in `deliver`");
     assert!(fault.causes[0].starts_with("guest panic: poison in deliver ("), "{fault}");
+    assert!(fault.causes[0].contains("src/lib.rs:"), "{fault}");
     assert!(fault.to_string().contains("wasm `unreachable` instruction executed"), "{fault}");
     works(&sink).await;
 }
@@ -67,6 +68,7 @@ async fn an_endless_loop_is_stopped() {
     let start = Instant::now();
     let fault = trapped(&sink.deliver(&records(0, 0, &["spin"])).await);
     assert!(fault.message.contains("was still running in `deliver` when its 0.3 s were over"), "{fault}");
+    assert!(fault.causes[0].contains("faults::misbehave"), "{fault}");
     assert!(start.elapsed() >= Duration::from_millis(250) && start.elapsed() < Duration::from_secs(5));
     works(&sink).await;
 }
@@ -191,7 +193,7 @@ async fn a_call_that_is_given_up_takes_its_instance_with_it() {
     let sink = buffering(json!({ "acts_in": "add" })).await;
     assert_eq!(sink.add(&records(0, 0, &["a"])).await, Ok(vec![]));
     for word in ["spin", "sleep"] {
-        let (_, batch) = (word, records(1, 0, &[word]));
+        let batch = records(1, 0, &[word]);
         let given_up = tokio::time::timeout(Duration::from_millis(100), sink.add(&batch)).await;
         assert!(given_up.is_err(), "{word}");
         let start = Instant::now();
