@@ -1,7 +1,9 @@
 //! Tidegate takes records from Kafka to native and WebAssembly sinks, and commits offsets only for what arrived.
 
 pub mod clock;
+pub mod cli;
 pub mod collect;
+pub mod config;
 pub mod model;
 pub mod pipeline;
 pub mod plugin;
