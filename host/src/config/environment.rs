@@ -139,7 +139,8 @@ mod tests {
     #[test]
     fn s120_a_name_without_an_option_is_refused() {
         let mut root = parse("a: 1\n", "t.yaml").unwrap();
-        let environment: Environment = [("TIDEGATE__", "x"), ("TIDEGATE__KAFKA____GROUP", "secret")].into_iter().collect();
+        let environment: Environment =
+            [("TIDEGATE__", "x"), ("TIDEGATE__KAFKA____GROUP", "secret")].into_iter().collect();
         let faults = environment.override_options(&mut root).unwrap_err();
         assert_eq!(faults.len(), 2);
         assert_eq!(faults[1].to_string(), "environment variable `TIDEGATE__KAFKA____GROUP` names no option");

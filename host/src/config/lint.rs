@@ -40,7 +40,7 @@ const DEFAULT_MAX_POLL_MS: f64 = 300_000.0;
 const REVOKE_SHARE: f64 = 0.2;
 
 /// Properties of the consumer that decide about offsets and assignment, and the option to use instead, if any.
-const SOURCE_PROPERTIES: [(&str, &str); 11] = [
+const SOURCE_PROPERTIES: [(&str, &str); 12] = [
     ("bootstrap.servers", "kafka.brokers"),
     ("metadata.broker.list", "kafka.brokers"),
     ("group.id", "kafka.group"),
@@ -50,6 +50,7 @@ const SOURCE_PROPERTIES: [(&str, &str); 11] = [
     ("enable.auto.offset.store", ""),
     ("enable.partition.eof", ""),
     ("partition.assignment.strategy", ""),
+    ("allow.auto.create.topics", ""),
     ("group.protocol", ""),
     ("group.remote.assignor", ""),
 ];
@@ -104,7 +105,12 @@ impl Lint<'_> {
             );
         }
         if count > MAX_SINKS {
-            self.find("C010", &["sinks"], &format!("{count} sinks are more than the {MAX_SINKS} that one process serves"), "");
+            self.find(
+                "C010",
+                &["sinks"],
+                &format!("{count} sinks are more than the {MAX_SINKS} that one process serves"),
+                "",
+            );
         }
         for (kind, name) in self.config.sinks.names() {
             let sound = !name.is_empty()
@@ -112,7 +118,12 @@ impl Lint<'_> {
                 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'));
             if !sound {
                 let hint = format!("a name is 1 to {MAX_NAME_BYTES} letters, digits, `_`, `-` and `.`");
-                self.find("C013", &["sinks", kind.name(), name], &format!("`sinks.{kind}.{name}` cannot be a sink's name"), &hint);
+                self.find(
+                    "C013",
+                    &["sinks", kind.name(), name],
+                    &format!("`sinks.{kind}.{name}` cannot be a sink's name"),
+                    &hint,
+                );
             }
         }
         for (name, options) in &self.config.sinks.filesystem {
@@ -126,13 +137,28 @@ impl Lint<'_> {
     fn source(&mut self) {
         let kafka = &self.config.kafka;
         if kafka.topics().is_empty() {
-            self.find("C002", &["kafka", "source_topic"], "`kafka.source_topic` is missing", "name the topic to consume, or several in `kafka.source_topics`");
+            self.find(
+                "C002",
+                &["kafka", "source_topic"],
+                "`kafka.source_topic` is missing",
+                "name the topic to consume, or several in `kafka.source_topics`",
+            );
         }
         if !kafka.source_topic.is_empty() && !kafka.source_topics.is_empty() {
-            self.find("C003", &["kafka", "source_topics"], "`kafka.source_topic` and `kafka.source_topics` are both given", "keep one of the two");
+            self.find(
+                "C003",
+                &["kafka", "source_topics"],
+                "`kafka.source_topic` and `kafka.source_topics` are both given",
+                "keep one of the two",
+            );
         }
         if kafka.group.is_empty() {
-            self.find("C004", &["kafka", "group"], "`kafka.group` is missing", "name the consumer group under which offsets are committed");
+            self.find(
+                "C004",
+                &["kafka", "group"],
+                "`kafka.group` is missing",
+                "name the consumer group under which offsets are committed",
+            );
         }
     }
 
@@ -140,7 +166,12 @@ impl Lint<'_> {
         let mut seen = BTreeSet::new();
         for topic in self.config.kafka.topics() {
             if self.topic(&["kafka", "source_topics"], &topic) && !seen.insert(topic.clone()) {
-                self.find("C005", &["kafka", "source_topics"], &format!("`kafka.source_topics` names `{topic}` twice"), "keep one of the two");
+                self.find(
+                    "C005",
+                    &["kafka", "source_topics"],
+                    &format!("`kafka.source_topics` names `{topic}` twice"),
+                    "keep one of the two",
+                );
             }
         }
         for (name, options) in &self.config.sinks.kafka {
@@ -175,13 +206,26 @@ impl Lint<'_> {
                 topic => vec![topic.to_owned()],
             };
             for topic in letters.iter().filter(|topic| sources.contains(*topic)) {
-                self.find("C006", &["dlq", "topic"], &format!("dead letters would go to `{topic}`, which is a source topic"), "set `dlq.topic` to a topic that is not consumed here");
+                self.find(
+                    "C006",
+                    &["dlq", "topic"],
+                    &format!("dead letters would go to `{topic}`, which is a source topic"),
+                    "set `dlq.topic` to a topic that is not consumed here",
+                );
             }
         }
         for (name, options) in &self.config.sinks.kafka {
             if sources.contains(&options.topic) && self.same_cluster(&options.brokers) {
-                let message = format!("`sinks.kafka.{name}` writes to `{}`, which is a source topic: its records would come round again", options.topic);
-                self.find("C007", &["sinks", "kafka", name, "topic"], &message, "write to another topic, or to other brokers");
+                let message = format!(
+                    "`sinks.kafka.{name}` writes to `{}`, which is a source topic: its records would come round again",
+                    options.topic
+                );
+                self.find(
+                    "C007",
+                    &["sinks", "kafka", name, "topic"],
+                    &message,
+                    "write to another topic, or to other brokers",
+                );
             }
         }
     }
@@ -216,13 +260,20 @@ impl Lint<'_> {
             Some(Ok(value)) if value > 0 => f64::from(value),
             Some(_) => {
                 let key = ["kafka", "properties", "max.poll.interval.ms"];
-                return self.find("C008", &key, "`kafka.properties.max.poll.interval.ms` must be a whole number of milliseconds, 1 or more", "");
+                return self.find(
+                    "C008",
+                    &key,
+                    "`kafka.properties.max.poll.interval.ms` must be a whole number of milliseconds, 1 or more",
+                    "",
+                );
             }
         };
         let most = max_poll * REVOKE_SHARE / 1000.0;
         let budget = kafka.revoke_budget_seconds;
         if budget > most {
-            let message = format!("`kafka.revoke_budget_seconds` is {budget}, more than a fifth of `max.poll.interval.ms` ({max_poll})");
+            let message = format!(
+                "`kafka.revoke_budget_seconds` is {budget}, more than a fifth of `max.poll.interval.ms` ({max_poll})"
+            );
             let hint = format!("at most {most} seconds, or raise `kafka.properties.max.poll.interval.ms`");
             self.find("C009", &["kafka", "revoke_budget_seconds"], &message, &hint);
         }
@@ -234,7 +285,12 @@ impl Lint<'_> {
         let sound = (value > 0.0 || (zero && value == 0.0)) && value <= MAX_SECONDS;
         if !sound {
             let least = if zero { "0 or more" } else { "more than 0" };
-            self.find("C008", key, &format!("`{}` must be {least} and at most {MAX_SECONDS} seconds", key.join(".")), "");
+            self.find(
+                "C008",
+                key,
+                &format!("`{}` must be {least} and at most {MAX_SECONDS} seconds", key.join(".")),
+                "",
+            );
         }
         sound
     }
@@ -273,15 +329,26 @@ impl Lint<'_> {
     }
 
     fn plugin(&mut self, key: &[&str], options: &plugin::Options) {
-        let path = |rest: &[&'static str]| -> Vec<String> { key.iter().chain(rest).map(|part| (*part).to_owned()).collect() };
+        let path =
+            |rest: &[&'static str]| -> Vec<String> { key.iter().chain(rest).map(|part| (*part).to_owned()).collect() };
         let component = path(&["component"]);
         if options.component.as_os_str().is_empty() {
-            self.find("C015", &as_strs(&component), &format!("`{}` is empty", component.join(".")), "name the component's `.wasm` file");
+            self.find(
+                "C015",
+                &as_strs(&component),
+                &format!("`{}` is empty", component.join(".")),
+                "name the component's `.wasm` file",
+            );
         }
         let sha256 = path(&["sha256"]);
         let digest = &options.sha256;
-        if !digest.is_empty() && !(digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit())) {
-            self.find("C014", &as_strs(&sha256), &format!("`{}` is no SHA-256: 64 hexadecimal digits", sha256.join(".")), "`sha256sum` prints it");
+        if !digest.is_empty() && (digest.len() != 64 || !digest.bytes().all(|byte| byte.is_ascii_hexdigit())) {
+            self.find(
+                "C014",
+                &as_strs(&sha256),
+                &format!("`{}` is no SHA-256: 64 hexadecimal digits", sha256.join(".")),
+                "`sha256sum` prints it",
+            );
         }
         let limits = &options.limits;
         self.positive(&as_strs(&path(&["limits", "memory_mebibytes"])), limits.memory_mebibytes);
@@ -293,7 +360,12 @@ impl Lint<'_> {
             let guest = directory.guest.trim_end_matches('/');
             if guests.contains(&guest) {
                 let names = listed(&[&directory.guest], "and");
-                self.find("C012", &as_strs(&directories), &format!("`{}` gives the guest two directories under the name {names}", directories.join(".")), "give each its own `guest`");
+                self.find(
+                    "C012",
+                    &as_strs(&directories),
+                    &format!("`{}` gives the guest two directories under the name {names}", directories.join(".")),
+                    "give each its own `guest`",
+                );
             }
             guests.push(guest);
         }

@@ -112,7 +112,10 @@ mod tests {
     fn options_are_described_by_path() {
         assert_eq!(description(&path(&["kafka", "brokers"])).unwrap(), "`host:port`, or a list of them");
         assert_eq!(description(&path(&["sinks", "kafka", "results", "topic"])).unwrap(), "The topic");
-        assert_eq!(description(&path(&["collect", "limits", "memory_mebibytes"])).unwrap(), "Most memory of one instance, in MiB");
+        assert_eq!(
+            description(&path(&["collect", "limits", "memory_mebibytes"])).unwrap(),
+            "Most memory of one instance, in MiB"
+        );
         assert_eq!(description(&path(&["sinks", "nothing"])), None);
     }
 

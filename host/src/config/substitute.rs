@@ -68,10 +68,8 @@ impl Problem {
                 Fault::config(format!("`{path}` needs the environment variable `{name}`, which is not set ({at})"))
                     .hint(format!("set `{name}`, or give a default with `${{{name}:-default}}`"))
             }
-            Self::Malformed => {
-                Fault::config(format!("`{path}` has a `${{` that does not begin a variable ({at})"))
-                    .hint("write `${NAME}` or `${NAME:-default}`, and `$${` for a literal `${`")
-            }
+            Self::Malformed => Fault::config(format!("`{path}` has a `${{` that does not begin a variable ({at})"))
+                .hint("write `${NAME}` or `${NAME:-default}`, and `$${` for a literal `${`"),
             Self::Other(fault) => Fault { message: format!("`{path}`: {} ({at})", fault.message), ..fault },
         }
     }
@@ -195,7 +193,10 @@ mod tests {
             Value::Scalar(..) => "scalar".into(),
             Value::List(items) => format!("[{}]", items.iter().map(shape).collect::<Vec<_>>().join(",")),
             Value::Map(entries) => {
-                format!("{{{}}}", entries.iter().map(|(k, v)| format!("{k}={}", shape(v))).collect::<Vec<_>>().join(","))
+                format!(
+                    "{{{}}}",
+                    entries.iter().map(|(k, v)| format!("{k}={}", shape(v))).collect::<Vec<_>>().join(",")
+                )
             }
         }
     }

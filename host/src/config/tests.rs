@@ -102,7 +102,9 @@ fn s122_unknown_keys_are_all_named_with_the_nearest() {
 fn s67_a_kind_of_sink_that_is_not_here_yet_says_so() {
     assert_eq!(
         faults("sinks:\n  postgres: { main: { dsn: \"postgresql://u:s3cret@db/app\" } }\n"),
-        ["`sinks.postgres` is a kind of sink that this version does not have (t.yaml:2:3) | this version has `kafka`, `filesystem` and `plugin`"]
+        [
+            "`sinks.postgres` is a kind of sink that this version does not have (t.yaml:2:3) | this version has `kafka`, `filesystem` and `plugin`"
+        ]
     );
 }
 
@@ -135,7 +137,10 @@ fn wrong_types_missing_keys_and_words() {
             "`sinks.kafka.out.topic` is missing (t.yaml:3:5) | `sinks.kafka.out.topic`: The topic",
         ),
         ("dlq: { format: jsn }\n", "`dlq.format` must be `json` or `raw` (t.yaml:1:8) | did you mean `json`?"),
-        ("collect: {}\n", "`collect.component` is missing (t.yaml:1:1) | `collect.component`: The component's file; a relative path starts at the configuration file's folder"),
+        (
+            "collect: {}\n",
+            "`collect.component` is missing (t.yaml:1:1) | `collect.component`: The component's file; a relative path starts at the configuration file's folder",
+        ),
     ] {
         let text = if text.starts_with("sinks") { text.to_owned() } else { format!("{text}{sinks}") };
         assert_eq!(faults(&text), [expected]);
@@ -150,7 +155,9 @@ fn s120_an_override_is_blamed_by_its_variable() {
     );
     assert_eq!(
         faults_with(SOUND, &[("TIDEGATE__WINDOW__MAX_BYTES", "s3cret")]),
-        ["`window.max_bytes` must be a whole number, 0 or more, found a string (environment variable `TIDEGATE__WINDOW__MAX_BYTES`) | `window.max_bytes`: Most bytes of keys, values and headers of one window; a single larger record still makes a window of its own"]
+        [
+            "`window.max_bytes` must be a whole number, 0 or more, found a string (environment variable `TIDEGATE__WINDOW__MAX_BYTES`) | `window.max_bytes`: Most bytes of keys, values and headers of one window; a single larger record still makes a window of its own"
+        ]
     );
 }
 
@@ -186,7 +193,13 @@ fn every_finding_has_its_code() {
         ("C006", with(one, "dlq: { topic: t }")),
         ("C006", with("source_topics: [t, t_dlq]", "")),
         ("C007", with(one, "sinks: { kafka: { out: { topic: t } } }")),
-        ("C007", with("source_topic: t, brokers: ['a:1', 'b:1']", "sinks: { kafka: { out: { topic: t, brokers: 'c:1, B:1' } } }")),
+        (
+            "C007",
+            with(
+                "source_topic: t, brokers: ['a:1', 'b:1']",
+                "sinks: { kafka: { out: { topic: t, brokers: 'c:1, B:1' } } }",
+            ),
+        ),
         ("C008", with(one, "checkpoint: { interval_seconds: -1 }")),
         ("C008", with(one, "checkpoint: { interval_seconds: .nan }")),
         ("C008", with(one, "executor: { delivery_timeout_seconds: 0 }")),
@@ -222,7 +235,10 @@ fn what_is_sound_is_let_pass() {
         with("source_topic: t, brokers: a:1", "sinks: { kafka: { out: { topic: t, brokers: 'c:1' } } }"),
         with("source_topic: t, brokers: a:1", "dlq: { topic: t, brokers: 'c:1' }"),
         with("source_topic: t, revoke_budget_seconds: 60", "checkpoint: { interval_seconds: 0 }"),
-        with("source_topic: t, properties: { max.poll.interval.ms: 50000, auto.offset.reset: latest }", "dlq:\ncollect:"),
+        with(
+            "source_topic: t, properties: { max.poll.interval.ms: 50000, auto.offset.reset: latest }",
+            "dlq:\ncollect:",
+        ),
     ] {
         assert_eq!(faults(&text), [""; 0], "{text}");
     }

@@ -128,7 +128,9 @@ impl Node {
                 Some(found) => entries[found].1.remove(rest),
                 None => false,
             },
-            Value::List(items) => index.and_then(|index: usize| items.get_mut(index)).is_some_and(|item| item.remove(rest)),
+            Value::List(items) => {
+                index.and_then(|index: usize| items.get_mut(index)).is_some_and(|item| item.remove(rest))
+            }
             _ => false,
         }
     }
@@ -178,7 +180,9 @@ fn syntax(text: &str, file: &str, error: &saphyr::ScanError) -> Fault {
             .collect();
         return duplicate(file, &place, key.trim());
     }
-    fault(file, Some(&place), "the configuration is not valid YAML").because(error.info())
+    fault(file, Some(&place), "the configuration is not valid YAML")
+        .because(error.info())
+        .hint("look for a bracket, a quote or an indentation that is off, there or just before")
 }
 
 fn duplicate(file: &str, place: &Place, key: &str) -> Fault {
