@@ -313,6 +313,48 @@ fn s120_the_environment_names_file_and_options() {
 }
 
 #[test]
+fn help_fits_on_a_screen() {
+    insta::assert_snapshot!(Scene::new("").run(&["--help"]), @"
+    exit: 0
+    --- stdout
+    Takes records from Kafka to native and WebAssembly sinks, and commits offsets only for what arrived.
+
+    Usage: tidegate <COMMAND>
+
+    Commands:
+      run     Take records to the sinks until told to stop
+      check   Check the configuration and load the plugins; with --connect also reach every server
+      demo    Run a pipeline on this machine alone, with a broker inside this process
+      schema  Print the JSON Schema of the configuration file
+      help    Print this message or the help of the given subcommand(s)
+
+    Options:
+      -h, --help     Print help
+      -V, --version  Print version
+    --- stderr
+    (nothing)
+    ");
+    insta::assert_snapshot!(Scene::new("").run(&["check", "-h"]), @"
+    exit: 0
+    --- stdout
+    Check the configuration and load the plugins; with --connect also reach every server
+
+    Usage: tidegate check [OPTIONS] [CONFIG]
+
+    Arguments:
+      [CONFIG]  The configuration file [env: TIDEGATE_CONFIG] [default: tidegate.yaml]
+
+    Options:
+          --connect  Reach the brokers and every sink's destination as well
+          --json     Print JSON for a machine to read
+      -h, --help     Print help
+      -V, --version  Print version
+    --- stderr
+    (nothing)
+    ");
+}
+
+#[test]
 fn wrong_use() {
     insta::assert_snapshot!(Scene::with(LOG).run(&["chekc"]), @"
     exit: 2
