@@ -114,6 +114,10 @@ impl Collect for PluginCollector {
         self.slots.plan.artifact.contract().hooks.window
     }
 
+    fn has_delivery_hook(&self) -> bool {
+        self.slots.plan.artifact.contract().hooks.delivery
+    }
+
     async fn window_complete(&self, window: &Window) -> Result<Option<Collected>, CallError> {
         // The hook speaks for what its instance has seen, so another instance cannot answer for it (S62).
         let look = |marks: &mut Marks, live: Option<u64>| match marks.remove(&window.source) {

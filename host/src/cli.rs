@@ -1,0 +1,183 @@
+//! The command line: what it takes, and which code it ends with (S58).
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{self, Environment, Loaded};
+use crate::model::{Fault, Owner};
+
+mod check;
+mod render;
+mod run;
+
+/// Takes records from Kafka to native and WebAssembly sinks, and commits offsets only for what arrived.
+#[derive(Debug, Parser)]
+#[command(name = "tidegate", version, about, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Take records to the sinks until told to stop.
+    Run {
+        #[command(flatten)]
+        file: File,
+    },
+    /// Check the configuration and load the plugins; with --connect also reach every server.
+    Check {
+        #[command(flatten)]
+        file: File,
+        /// Reach the brokers and every sink's destination as well.
+        #[arg(long)]
+        connect: bool,
+        /// Print JSON for a machine to read.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Run a pipeline on this machine alone, with a broker inside this process.
+    Demo {
+        /// How many records to produce and deliver.
+        #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+        records: u64,
+        /// Keep what was delivered in this directory; without it, it goes away in the end.
+        #[arg(long, value_name = "DIR")]
+        keep: Option<PathBuf>,
+    },
+    /// Print the JSON Schema of the configuration file.
+    Schema,
+}
+
+#[derive(Debug, Args)]
+struct File {
+    /// The configuration file.
+    #[arg(value_name = "CONFIG", default_value = "tidegate.yaml", env = "TIDEGATE_CONFIG", hide_env_values = true)]
+    config: PathBuf,
+}
+
+impl File {
+    fn load(&self) -> Result<Loaded, Vec<Fault>> {
+        config::load(&self.config, &Environment::current())
+    }
+}
+
+/// How the process ends (S58).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Exit {
+    /// All is well.
+    Done = 0,
+    /// Stopped by a fault.
+    Stopped = 1,
+    /// Wrong use, a wrong configuration, or a plugin that cannot be loaded.
+    Usage = 2,
+    /// A sink or the broker could not be reached at start.
+    Unreachable = 3,
+}
+
+impl Exit {
+    /// The code for a fault before the first record.
+    pub fn at_start(fault: &Fault) -> Self {
+        match fault.owner {
+            Owner::Config | Owner::Plugin => Self::Usage,
+            Owner::Destination | Owner::Host => Self::Unreachable,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// Parses the command line and does what it says.
+pub fn main() -> ExitCode {
+    match Cli::try_parse() {
+        Ok(cli) => dispatch(cli.command).into(),
+        Err(error) => {
+            // Where the words cannot be written, the code still says it.
+            let _ = error.print();
+            ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Exit::Usage as u8))
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Exit {
+    match command {
+        Command::Schema => {
+            render::json(&config::schema());
+            Exit::Done
+        }
+        Command::Check { file, connect, json } => {
+            log("warn");
+            let report = match file.load() {
+                Ok(loaded) => match runtime() {
+                    Ok(runtime) => runtime.block_on(check::check(&loaded, connect)),
+                    Err(fault) => check::Report::of(vec![fault]),
+                },
+                Err(faults) => check::Report::of(faults),
+            };
+            render::report(&report, json);
+            report.exit()
+        }
+        Command::Run { file } => {
+            log("info");
+            match file.load() {
+                Ok(loaded) => finish(runtime().and_then(|runtime| runtime.block_on(run::run(&loaded)))),
+                Err(faults) => {
+                    render::faults(&faults);
+                    Exit::Usage
+                }
+            }
+        }
+        Command::Demo { records, keep } => {
+            log("warn");
+            finish(runtime().and_then(|runtime| runtime.block_on(run::demo(records, keep.as_deref()))))
+        }
+    }
+}
+
+fn finish(end: Result<Exit, Fault>) -> Exit {
+    end.unwrap_or_else(|fault| {
+        render::faults(&[fault]);
+        Exit::Stopped
+    })
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Fault> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Fault::host("the process cannot start its threads").because(error))
+}
+
+/// Sends log lines to standard error, from `level` up unless `RUST_LOG` says otherwise. Never in colour.
+fn log(level: &str) {
+    let filter = EnvFilter::builder().try_from_env().unwrap_or_else(|_| EnvFilter::new(level));
+    // A second call, as in tests, changes nothing.
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(std::io::stderr).try_init();
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn s58_codes_at_start() {
+        assert_eq!(Exit::at_start(&Fault::config("x")), Exit::Usage);
+        assert_eq!(Exit::at_start(&Fault::plugin("x")), Exit::Usage);
+        assert_eq!(Exit::at_start(&Fault::destination("x")), Exit::Unreachable);
+        assert_eq!(Exit::at_start(&Fault::host("x")), Exit::Unreachable);
+    }
+}

@@ -1,0 +1,156 @@
+//! The configuration file: YAML, overridden by the environment, with `${VAR}` in its strings (S120–S122).
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::model::{Fault, SinkKind};
+use crate::pipeline::options::{AbortOptions, CheckpointOptions, DlqOptions, ExecutorOptions, WindowOptions};
+use crate::{plugin, sink, source};
+
+mod decode;
+mod environment;
+mod explain;
+mod lint;
+mod schema;
+mod substitute;
+mod tree;
+
+pub use environment::{Environment, PREFIX};
+pub use lint::MAX_SINKS;
+pub use schema::schema;
+
+/// Largest configuration file, in bytes: more is a mistake in the file's name.
+const MAX_BYTES: u64 = 4 << 20;
+/// Most unknown keys that are reported at once.
+const MAX_UNKNOWN: usize = 32;
+
+/// Tidegate's configuration file.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(title = "Tidegate")]
+pub struct Config {
+    /// The cluster and topics that records come from.
+    pub kafka: source::kafka::Options,
+    /// When buffering sinks are flushed and offsets are committed.
+    pub checkpoint: CheckpointOptions,
+    /// How many records of a partition are taken in hand together.
+    pub window: WindowOptions,
+    /// Attempts and patience.
+    pub executor: ExecutorOptions,
+    /// What happens to a partition that fails again and again.
+    pub abort: AbortOptions,
+    /// The plugin that turns records into payloads; left out, each record's value goes to every sink.
+    pub collect: Option<plugin::Options>,
+    /// The destinations, at least one, by kind and name.
+    pub sinks: Sinks,
+    /// Where given-up payloads and records go.
+    pub dlq: DlqOptions,
+}
+
+/// The destinations, by kind and name (S67).
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Sinks {
+    /// Kafka topics.
+    pub kafka: BTreeMap<String, sink::kafka::Options>,
+    /// Directories of JSON lines.
+    pub filesystem: BTreeMap<String, sink::filesystem::Options>,
+    /// WebAssembly components.
+    pub plugin: BTreeMap<String, plugin::Options>,
+}
+
+impl Sinks {
+    /// Kind and name of every sink, by kind, then by name.
+    pub fn names(&self) -> impl Iterator<Item = (SinkKind, &str)> {
+        let kafka = self.kafka.keys().map(|name| (SinkKind::Kafka, name.as_str()));
+        let filesystem = self.filesystem.keys().map(|name| (SinkKind::Filesystem, name.as_str()));
+        let plugin = self.plugin.keys().map(|name| (SinkKind::Plugin, name.as_str()));
+        kafka.chain(filesystem).chain(plugin)
+    }
+}
+
+/// A configuration that was read and found sound.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Loaded {
+    /// The options.
+    pub config: Config,
+    /// The folder that relative paths of components start at.
+    pub folder: PathBuf,
+}
+
+/// Reads the file, lets the environment override it, substitutes variables and checks the whole. Every fault is the
+/// configuration's, names the key and its place, and never holds a value.
+///
+/// # Errors
+/// All that was found wrong at the first stage that found anything.
+pub fn load(path: &Path, environment: &Environment) -> Result<Loaded, Vec<Fault>> {
+    let file = path.display().to_string();
+    let text = read(path).map_err(|fault| vec![fault])?;
+    let config = parse(&text, &file, environment)?;
+    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    Ok(Loaded { config, folder: folder.to_owned() })
+}
+
+/// What [`load`] does with the file's text; `file` is the name that faults give.
+///
+/// # Errors
+/// See [`load`].
+pub fn parse(text: &str, file: &str, environment: &Environment) -> Result<Config, Vec<Fault>> {
+    let mut root = tree::parse(text, file).map_err(|fault| vec![fault])?;
+    environment.override_options(&mut root)?;
+    substitute::substitute(&mut root, environment, file)?;
+    let config = decode(&root, file)?;
+    let faults = lint::lint(&config, &root, file);
+    if faults.is_empty() { Ok(config) } else { Err(faults) }
+}
+
+fn read(path: &Path) -> Result<String, Fault> {
+    let fault = |what: &str| Fault::config(format!("`{}` {what}", path.display()));
+    let unreadable = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::NotFound => {
+            fault("does not exist").hint("name the configuration file: `tidegate check path/to/tidegate.yaml`")
+        }
+        _ => fault("cannot be read").because(error),
+    };
+    let metadata = std::fs::metadata(path).map_err(unreadable)?;
+    if metadata.is_dir() {
+        return Err(fault("is a directory").hint("name the file in it"));
+    }
+    if metadata.len() > MAX_BYTES {
+        return Err(fault(&format!("is larger than {MAX_BYTES} bytes")).hint("is it the right file?"));
+    }
+    let bytes = std::fs::read(path).map_err(unreadable)?;
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        let line = error.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
+        fault(&format!("is not UTF-8 from line {line} on")).hint("save the file as UTF-8")
+    })
+}
+
+/// Decodes the tree. Unknown keys are reported all at once; what else is wrong then may follow from them and is not said.
+fn decode(root: &tree::Node, file: &str) -> Result<Config, Vec<Fault>> {
+    let mut root = root.clone();
+    let mut faults = Vec::new();
+    while faults.len() < MAX_UNKNOWN {
+        match Config::deserialize(decode::Decoder(&root)) {
+            Ok(config) if faults.is_empty() => return Ok(config),
+            Ok(_) => break,
+            Err(error) => {
+                let unknown = matches!(error.kind, decode::Kind::Unknown { .. });
+                if unknown || faults.is_empty() {
+                    faults.push(explain::explain(&error, file));
+                }
+                if !unknown || !root.remove(&error.path()) {
+                    break;
+                }
+            }
+        }
+    }
+    Err(faults)
+}
+
+#[cfg(test)]
+mod tests;

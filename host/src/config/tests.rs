@@ -1,0 +1,287 @@
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use super::*;
+
+const SOUND: &str = "kafka: { source_topic: t, group: g }\nsinks: { filesystem: { log: { base_path: /tmp } } }\n";
+
+fn faults_with(text: &str, variables: &[(&str, &str)]) -> Vec<String> {
+    let environment: Environment = variables.iter().copied().collect();
+    match parse(text, "t.yaml", &environment) {
+        Ok(_) => Vec::new(),
+        Err(faults) => faults
+            .iter()
+            .map(|fault| match &fault.hint {
+                Some(hint) => format!("{fault} | {hint}"),
+                None => fault.to_string(),
+            })
+            .collect(),
+    }
+}
+
+fn faults(text: &str) -> Vec<String> {
+    faults_with(text, &[])
+}
+
+/// What `text` instead of the sound configuration's `kafka` and `sinks` blocks is told.
+fn codes(text: &str) -> Vec<String> {
+    faults(text).iter().map(|fault| fault.split(['[', ']']).nth(1).unwrap_or("none").to_owned()).collect()
+}
+
+#[test]
+fn s122_defaults() {
+    let config = parse(SOUND, "t.yaml", &Environment::default()).unwrap();
+    assert_eq!(config.kafka.brokers.joined(), "localhost:9092");
+    assert_eq!(config.kafka.topics(), ["t"]);
+    assert_eq!(config.checkpoint, CheckpointOptions::default());
+    assert_eq!(config.sinks.names().collect::<Vec<_>>(), [(SinkKind::Filesystem, "log")]);
+}
+
+/// The YAML of the Drakkar page and of our design, as far as its sinks exist.
+#[test]
+fn the_settled_configuration_is_valid() {
+    let text = r#"
+kafka:
+  brokers: [localhost:9092, "localhost:9093"]
+  source_topic: search-requests
+  group: search-out
+  properties: { session.timeout.ms: 45000, enable.ssl.certificate.verification: false }
+checkpoint: { interval_seconds: 5, every_records: 0 }
+window:     { max_records: 1024, max_bytes: 16777216 }
+executor:   { max_retries: 3 }
+collect:
+  component: plugins/search.wasm
+  sha256: ""
+  options: {}
+  limits: { memory_mebibytes: 64, call_timeout_seconds: 10 }
+  grants: {}
+sinks:
+  kafka:
+    results:
+      topic: "search-results"
+  filesystem: { log: { base_path: /var/lib/tidegate } }
+  plugin:     { csv: { component: plugins/csv.wasm, options: { path: /out/rows.csv, nested: [1, { a: null }] },
+                       grants: { directories: [{ host: /var/lib/tidegate/csv, guest: /out, access: write }] } } }
+dlq:
+  topic: ""
+  brokers: ""
+"#;
+    let config = parse(text, "t.yaml", &Environment::default()).unwrap();
+    assert_eq!(config.kafka.brokers.joined(), "localhost:9092,localhost:9093");
+    assert_eq!(config.kafka.properties["session.timeout.ms"], "45000");
+    assert_eq!(config.kafka.properties["enable.ssl.certificate.verification"], "false");
+    assert_eq!(config.sinks.plugin["csv"].options["nested"], serde_json::json!([1, { "a": null }]));
+    assert_eq!(config.sinks.plugin["csv"].grants.directories[0].access, plugin::Access::Write);
+}
+
+#[test]
+fn s122_unknown_keys_are_all_named_with_the_nearest() {
+    let text = "kafka: { source_topic: t, grup: g }\nsinks:\n  filesystem:\n    log:\n      base_pth: /tmp\n  kafak: {}\nzzz: 1\n";
+    assert_eq!(
+        faults(text),
+        [
+            "`kafka.grup` is not an option (t.yaml:1:27) | did you mean `group`?",
+            "`sinks.filesystem.log.base_pth` is not an option (t.yaml:5:7) | did you mean `base_path`?",
+        ]
+    );
+    assert_eq!(
+        faults(&format!("{SOUND}zzz: 1\nadmin: {{ address: x }}\n")),
+        [
+            "`zzz` is not an option (t.yaml:3:1) | there are `kafka`, `checkpoint`, `window`, `executor`, `abort`, `collect`, `sinks` and `dlq`",
+            "`admin` is not an option (t.yaml:4:1) | there are `kafka`, `checkpoint`, `window`, `executor`, `abort`, `collect`, `sinks` and `dlq`",
+        ]
+    );
+    // An unknown key inside a list cannot be stepped over; it is still named once.
+    let listed = "collect: { component: c, grants: { directories: [{ host: /a, guests: /b }] } }\n";
+    assert_eq!(
+        faults(listed),
+        ["`collect.grants.directories[0].guests` is not an option (t.yaml:1:62) | did you mean `guest`?"]
+    );
+}
+
+#[test]
+fn s67_a_kind_of_sink_that_is_not_here_yet_says_so() {
+    assert_eq!(
+        faults("sinks:\n  postgres: { main: { dsn: \"postgresql://u:s3cret@db/app\" } }\n"),
+        [
+            "`sinks.postgres` is a kind of sink that this version does not have (t.yaml:2:3) | this version has `kafka`, `filesystem` and `plugin`"
+        ]
+    );
+}
+
+#[test]
+fn wrong_types_missing_keys_and_words() {
+    let sinks = "sinks: { filesystem: { log: { base_path: /tmp } } }\n";
+    for (text, expected) in [
+        (
+            "window:\n  max_records: many\n",
+            "`window.max_records` must be a whole number, 0 or more, found a string (t.yaml:2:3) | `window.max_records`: Most records of one window",
+        ),
+        (
+            "window: 5\n",
+            "`window` must be a mapping, found a number (t.yaml:1:1) | `window`: How many records of a partition are taken in hand together",
+        ),
+        (
+            "kafka: { brokers: 9 }\n",
+            "`kafka.brokers` has a value of the wrong type (t.yaml:1:10) | `kafka.brokers`: `host:port`, or a list of them",
+        ),
+        (
+            "kafka: { source_topics: [a, [b]] }\n",
+            "`kafka.source_topics[1]` must be a string, found a list (t.yaml:1:29)",
+        ),
+        (
+            "executor: { max_retries: -1 }\n",
+            "`executor.max_retries` must be a whole number from 0 to 4294967295, found a number outside of that (t.yaml:1:13) | `executor.max_retries`: How often a delivery is tried again after its first call",
+        ),
+        (
+            "sinks:\n  kafka:\n    out:\n",
+            "`sinks.kafka.out.topic` is missing (t.yaml:3:5) | `sinks.kafka.out.topic`: The topic",
+        ),
+        ("dlq: { format: jsn }\n", "`dlq.format` must be `json` or `raw` (t.yaml:1:8) | did you mean `json`?"),
+        (
+            "collect: {}\n",
+            "`collect.component` is missing (t.yaml:1:1) | `collect.component`: The component's file; a relative path starts at the configuration file's folder",
+        ),
+    ] {
+        let text = if text.starts_with("sinks") { text.to_owned() } else { format!("{text}{sinks}") };
+        assert_eq!(faults(&text), [expected]);
+    }
+}
+
+#[test]
+fn s120_an_override_is_blamed_by_its_variable() {
+    assert_eq!(
+        faults_with(SOUND, &[("TIDEGATE__KAFKA__GRUOP", "s3cret"), ("TIDEGATE__WINDOW__MAX_BYTES", "s3cret")]),
+        ["`kafka.gruop` is not an option (environment variable `TIDEGATE__KAFKA__GRUOP`) | did you mean `group`?"]
+    );
+    assert_eq!(
+        faults_with(SOUND, &[("TIDEGATE__WINDOW__MAX_BYTES", "s3cret")]),
+        [
+            "`window.max_bytes` must be a whole number, 0 or more, found a string (environment variable `TIDEGATE__WINDOW__MAX_BYTES`) | `window.max_bytes`: Most bytes of keys, values and headers of one window; a single larger record still makes a window of its own"
+        ]
+    );
+}
+
+#[test]
+fn s73_all_findings_at_once() {
+    assert_eq!(codes("kafka: {}\n"), ["C001", "C002", "C004"]);
+    assert_eq!(
+        faults("kafka:\n  brokers: b:1\n"),
+        [
+            "there is no sink, so nothing would be delivered (t.yaml) [C001] | add one, for example `sinks: { filesystem: { log: { base_path: /var/lib/tidegate } } }`",
+            "`kafka.source_topic` is missing (t.yaml:1:1) [C002] | name the topic to consume, or several in `kafka.source_topics`",
+            "`kafka.group` is missing (t.yaml:1:1) [C004] | name the consumer group under which offsets are committed",
+        ]
+    );
+}
+
+fn with(kafka: &str, rest: &str) -> String {
+    let sinks = if rest.contains("sinks:") { "" } else { "sinks: { filesystem: { log: { base_path: /tmp } } }\n" };
+    format!("kafka: {{ group: g, {kafka} }}\n{sinks}{rest}\n")
+}
+
+#[test]
+fn every_finding_has_its_code() {
+    let one = "source_topic: t";
+    let plugin = |rest: &str| with(one, &format!("collect: {{ component: c.wasm, {rest} }}"));
+    let many: String = (0..64).map(|n| format!("s{n}: {{ base_path: /tmp }}, ")).collect();
+    for (code, text) in [
+        ("C003", with("source_topic: t, source_topics: [u]", "")),
+        ("C005", with("source_topic: ^t", "")),
+        ("C005", with("source_topics: [t, t]", "")),
+        ("C005", with(one, "sinks: { kafka: { out: { topic: 'a b' } } }")),
+        ("C005", with(one, "dlq: { topic: a/b }")),
+        ("C006", with(one, "dlq: { topic: t }")),
+        ("C006", with("source_topics: [t, t_dlq]", "")),
+        ("C007", with(one, "sinks: { kafka: { out: { topic: t } } }")),
+        (
+            "C007",
+            with(
+                "source_topic: t, brokers: ['a:1', 'b:1']",
+                "sinks: { kafka: { out: { topic: t, brokers: 'c:1, B:1' } } }",
+            ),
+        ),
+        ("C008", with(one, "checkpoint: { interval_seconds: -1 }")),
+        ("C008", with(one, "checkpoint: { interval_seconds: .nan }")),
+        ("C008", with(one, "executor: { delivery_timeout_seconds: 0 }")),
+        ("C008", with(one, "executor: { drain_timeout_seconds: .inf }")),
+        ("C008", with(one, "window: { max_records: 0 }")),
+        ("C008", with(one, "window: { max_bytes: 0 }")),
+        ("C008", with(one, "checkpoint: { max_bytes: 0 }")),
+        ("C008", with("source_topic: t, revoke_budget_seconds: 0", "")),
+        ("C008", with("source_topic: t, properties: { max.poll.interval.ms: soon }", "")),
+        ("C008", plugin("limits: { memory_mebibytes: 0 }")),
+        ("C008", plugin("limits: { instances: 0 }")),
+        ("C008", plugin("limits: { call_timeout_seconds: 0 }")),
+        ("C009", with("source_topic: t, revoke_budget_seconds: 60.5", "")),
+        ("C009", with("source_topic: t, properties: { max.poll.interval.ms: 49999 }", "")),
+        ("C010", with(one, &format!("sinks: {{ filesystem: {{ {many} }} }}"))),
+        ("C011", with("source_topic: t, properties: { enable.auto.commit: true }", "")),
+        ("C011", with("source_topic: t, properties: { partition.assignment.strategy: range }", "")),
+        ("C011", with(one, "sinks: { kafka: { out: { topic: o, properties: { acks: 0 } } } }")),
+        ("C012", plugin("grants: { directories: [{ host: /a, guest: /x }, { host: /b, guest: /x/ }] }")),
+        ("C013", with(one, "sinks: { filesystem: { 'a b': { base_path: /tmp } } }")),
+        ("C014", plugin("sha256: abc")),
+        ("C015", with(one, "sinks: { filesystem: { log: { base_path: '' } } }")),
+        ("C015", with(one, "collect: { component: '' }")),
+    ] {
+        assert_eq!(codes(&text), [code], "{text}{:?}", faults(&text));
+    }
+}
+
+#[test]
+fn what_is_sound_is_let_pass() {
+    for text in [
+        with("source_topics: [a, b]", "dlq: { topic: letters }"),
+        with("source_topic: t, brokers: a:1", "sinks: { kafka: { out: { topic: t, brokers: 'c:1' } } }"),
+        with("source_topic: t, brokers: a:1", "dlq: { topic: t, brokers: 'c:1' }"),
+        with("source_topic: t, revoke_budget_seconds: 60", "checkpoint: { interval_seconds: 0 }"),
+        with(
+            "source_topic: t, properties: { max.poll.interval.ms: 50000, auto.offset.reset: latest }",
+            "dlq:\ncollect:",
+        ),
+    ] {
+        assert_eq!(faults(&text), [""; 0], "{text}");
+    }
+}
+
+/// S85, S121: whatever is wrong around a secret, it is not in the message.
+#[test]
+fn s85_no_error_holds_a_secret() {
+    let secret = "s3cret";
+    for text in [
+        "kafka: { source_topic: t, properties: { sasl.password: \"s3cret${UNSET}\" } }\n".to_owned(),
+        "kafka: { properties: { sasl.password: [s3cret] } }\n".to_owned(),
+        "kafka: { properties: { sasl.pasword: s3cret } , x: s3cret }\n".to_owned(),
+        "kafka: { properties: s3cret }\n".to_owned(),
+        "kafka: { source_topic: \"s3cret s3cret\" }\n".to_owned(),
+        "window: { max_records: s3cret }\n".to_owned(),
+        "dlq: { format: s3cret }\n".to_owned(),
+        "dlq: s3cret\n".to_owned(),
+        "collect: { component: c, sha256: s3cret }\n".to_owned(),
+        "kafka: \"s3cret\n".to_owned(),
+        "kafka: { a: s3cret ]\n".to_owned(),
+        "kafka: { brokers: { a: s3cret } }\n".to_owned(),
+        "kafka: ${S}\n".to_owned(),
+        "window: { max_records: ${S}, max_bytes: ${S} }\n".to_owned(),
+        "sinks: { filesystem: { log: ${S} } }\n".to_owned(),
+    ] {
+        let told = faults_with(&text, &[("S", secret), ("TIDEGATE__EXECUTOR__MAX_RETRIES", secret)]);
+        assert!(!told.is_empty(), "{text}");
+        assert!(!told.join("\n").contains(secret), "{told:?}");
+    }
+}
+
+#[test]
+fn files_that_cannot_be_read_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let told = |path: &Path| load(path, &Environment::default()).unwrap_err()[0].message.clone();
+    let missing = folder.path().join("none.yaml");
+    assert_eq!(told(&missing), format!("`{}` does not exist", missing.display()));
+    assert_eq!(told(folder.path()), format!("`{}` is a directory", folder.path().display()));
+    let latin = folder.path().join("latin.yaml");
+    std::fs::write(&latin, b"kafka:\n  group: caf\xe9\n").unwrap();
+    assert_eq!(told(&latin), format!("`{}` is not UTF-8 from line 2 on", latin.display()));
+    let sound = folder.path().join("sound.yaml");
+    std::fs::write(&sound, SOUND).unwrap();
+    assert_eq!(load(&sound, &Environment::default()).unwrap().folder, folder.path());
+}

@@ -1,0 +1,401 @@
+//! The built binary as a user meets it: exit code, standard output and standard error (S58, S122).
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::path::Path;
+use std::process::Command;
+
+use tempfile::TempDir;
+
+/// A folder with a `tidegate.yaml`, and the variables that the binary is started with.
+struct Scene {
+    folder: TempDir,
+    variables: Vec<(&'static str, &'static str)>,
+}
+
+impl Scene {
+    fn new(yaml: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("tidegate.yaml"), yaml).unwrap();
+        Self { folder, variables: Vec::new() }
+    }
+
+    /// A sound Kafka block before what the test is about.
+    fn with(yaml: &str) -> Self {
+        Self::new(&format!("kafka: {{ source_topic: orders, group: out }}\n{yaml}"))
+    }
+
+    fn variable(mut self, name: &'static str, value: &'static str) -> Self {
+        self.variables.push((name, value));
+        self
+    }
+
+    /// Runs the binary in the folder and writes down how it ended and what it said.
+    fn run(&self, arguments: &[&str]) -> String {
+        let output = Command::new(env!("CARGO_BIN_EXE_tidegate"))
+            .args(arguments)
+            .current_dir(self.folder.path())
+            .env_clear()
+            .envs(self.variables.iter().copied())
+            .output()
+            .unwrap();
+        let code = output.status.code().unwrap();
+        let mut told = format!("exit: {code}\n");
+        for (name, bytes) in [("stdout", output.stdout), ("stderr", output.stderr)] {
+            let text = String::from_utf8(bytes).unwrap();
+            let text = text.replace(&*self.folder.path().to_string_lossy(), "[folder]");
+            let text = if text.is_empty() { "(nothing)\n".into() } else { text };
+            told.push_str(&format!("--- {name}\n{text}"));
+        }
+        told
+    }
+
+    fn check(&self) -> String {
+        self.run(&["check"])
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+const LOG: &str = "sinks: { filesystem: { log: { base_path: . } } }\n";
+
+#[test]
+fn a_sound_configuration() {
+    insta::assert_snapshot!(Scene::with(LOG).check(), @"
+    exit: 0
+    --- stdout
+    source   orders (group out)   ok
+    sink     filesystem/log       ok
+    --- stderr
+    (nothing)
+    ");
+}
+
+#[test]
+fn s122_a_typo_gets_the_nearest_name() {
+    let yaml = "sinks:\n  kafka:\n    results:\n      topc: search-results\n";
+    insta::assert_snapshot!(Scene::with(yaml).check(), @"
+    exit: 2
+    --- stdout
+    (nothing)
+    --- stderr
+    error: `sinks.kafka.results.topc` is not an option (tidegate.yaml:5:7)
+
+    hint: did you mean `topic`?
+    ");
+}
+
+#[test]
+fn s121_an_unset_variable() {
+    let yaml = "sinks:\n  kafka:\n    results:\n      topic: r\n      properties:\n        sasl.password: \"s3cret-${KAFKA_PASSWORD}\"\n";
+    insta::assert_snapshot!(Scene::with(yaml).check(), @"
+    exit: 2
+    --- stdout
+    (nothing)
+    --- stderr
+    error: `sinks.kafka.results.properties.sasl.password` needs the environment variable `KAFKA_PASSWORD`, which is not set (tidegate.yaml:7:9)
+
+    hint: set `KAFKA_PASSWORD`, or give a default with `${KAFKA_PASSWORD:-default}`
+    ");
+}
+
+#[test]
+fn a_yaml_syntax_error() {
+    insta::assert_snapshot!(Scene::new("kafka:\n  brokers: [localhost:9092\n  group: g\n").check(), @"
+    exit: 2
+    --- stdout
+    (nothing)
+    --- stderr
+    error: the configuration is not valid YAML (tidegate.yaml:3:8)
+      Caused by: illegal placement of ':' indicator
+
+    hint: look for a bracket, a quote or an indentation that is off, there or just before
+    ");
+}
+
+#[test]
+fn a_key_given_twice() {
+    insta::assert_snapshot!(Scene::new("kafka:\n  group: a\n  group: b\n").check(), @"
+    exit: 2
+    --- stdout
+    (nothing)
+    --- stderr
+    error: `group` is given twice (tidegate.yaml:3:3)
+
+    hint: keep one of the two
+    ");
+}
+
+#[test]
+fn a_value_of_the_wrong_type() {
+    insta::assert_snapshot!(Scene::with(&format!("{LOG}checkpoint:\n  interval_seconds: often\n")).check(), @"
+    exit: 2
+    --- stdout
+    (nothing)
+    --- stderr
+    error: `checkpoint.interval_seconds` must be a number, found a string (tidegate.yaml:4:3)
+
+    hint: `checkpoint.interval_seconds`: Seconds from a checkpoint's creation until it is due; 0 makes one due after every window
+    ");
+}
+
+#[test]
+fn s73_no_group_and_no_sinks_are_told_at_once() {
+    insta::assert_snapshot!(Scene::new("kafka:\n  source_topic: orders\n").check(), @"
+    exit: 2
+    --- stdout
+    (nothing)
+    --- stderr
+    error: there is no sink, so nothing would be delivered (tidegate.yaml) [C001]
+
+    hint: add one, for example `sinks: { filesystem: { log: { base_path: /var/lib/tidegate } } }`
+
+    error: `kafka.group` is missing (tidegate.yaml:1:1) [C004]
+
+    hint: name the consumer group under which offsets are committed
+    ");
+}
+
+#[test]
+fn s67_a_kind_of_sink_that_is_not_here_yet() {
+    let yaml = "sinks:\n  postgres:\n    main:\n      dsn: \"postgresql://user:s3cret@db:5432/app\"\n";
+    insta::assert_snapshot!(Scene::with(yaml).check(), @"
+    exit: 2
+    --- stdout
+    (nothing)
+    --- stderr
+    error: `sinks.postgres` is a kind of sink that this version does not have (tidegate.yaml:3:3)
+
+    hint: this version has `kafka`, `filesystem` and `plugin`
+    ");
+}
+
+#[test]
+fn a_sink_that_feeds_the_source() {
+    insta::assert_snapshot!(Scene::with("sinks: { kafka: { out: { topic: orders } } }\n").check(), @"
+    exit: 2
+    --- stdout
+    (nothing)
+    --- stderr
+    error: `sinks.kafka.out` writes to `orders`, which is a source topic: its records would come round again (tidegate.yaml:2:26) [C007]
+
+    hint: write to another topic, or to other brokers
+    ");
+}
+
+#[test]
+fn no_file() {
+    let scene = Scene::with(LOG);
+    insta::assert_snapshot!(scene.run(&["check", "other.yaml"]), @"
+    exit: 2
+    --- stdout
+    (nothing)
+    --- stderr
+    error: `other.yaml` does not exist
+
+    hint: name the configuration file: `tidegate check path/to/tidegate.yaml`
+    ");
+    insta::assert_snapshot!(scene.run(&["run", "other.yaml"]), @"
+    exit: 2
+    --- stdout
+    (nothing)
+    --- stderr
+    error: `other.yaml` does not exist
+
+    hint: name the configuration file: `tidegate check path/to/tidegate.yaml`
+    ");
+}
+
+#[test]
+fn an_empty_file() {
+    insta::assert_snapshot!(Scene::new("# nothing yet\n").check(), @"
+    exit: 2
+    --- stdout
+    (nothing)
+    --- stderr
+    error: the configuration is empty (tidegate.yaml)
+
+    hint: start with `kafka:` and `sinks:`
+    ");
+}
+
+#[test]
+fn a_file_that_is_not_utf8() {
+    let scene = Scene::new("");
+    std::fs::write(scene.path().join("tidegate.yaml"), b"kafka:\n  group: caf\xe9\n").unwrap();
+    insta::assert_snapshot!(scene.check(), @"
+    exit: 2
+    --- stdout
+    (nothing)
+    --- stderr
+    error: `tidegate.yaml` is not UTF-8 from line 2 on
+
+    hint: save the file as UTF-8
+    ");
+}
+
+#[test]
+fn json_for_machines() {
+    insta::assert_snapshot!(Scene::with(LOG).run(&["check", "--json"]), @r#"
+    exit: 0
+    --- stdout
+    {
+      "ok": true,
+      "lines": [
+        {
+          "what": "source",
+          "name": "orders (group out)",
+          "detail": [],
+          "verdict": "ok",
+          "grants": null,
+          "fault": null
+        },
+        {
+          "what": "sink",
+          "name": "filesystem/log",
+          "detail": [],
+          "verdict": "ok",
+          "grants": null,
+          "fault": null
+        }
+      ],
+      "faults": []
+    }
+    --- stderr
+    (nothing)
+    "#);
+    insta::assert_snapshot!(Scene::new("kafka: { group: g, grup: h }\n").run(&["check", "--json"]), @r#"
+    exit: 2
+    --- stdout
+    {
+      "ok": false,
+      "lines": [],
+      "faults": [
+        {
+          "owner": "config",
+          "message": "`kafka.grup` is not an option (tidegate.yaml:1:20)",
+          "causes": [],
+          "hint": "did you mean `group`?"
+        }
+      ]
+    }
+    --- stderr
+    (nothing)
+    "#);
+}
+
+#[test]
+fn s120_the_environment_names_file_and_options() {
+    let scene = Scene::with(LOG)
+        .variable("TIDEGATE_CONFIG", "tidegate.yaml")
+        .variable("TIDEGATE__KAFKA__GROUP", "another")
+        .variable("TIDEGATE__KAFKA__SOURCE_TOPIC", "2024");
+    insta::assert_snapshot!(scene.check(), @"
+    exit: 0
+    --- stdout
+    source   2024 (group another)   ok
+    sink     filesystem/log         ok
+    --- stderr
+    (nothing)
+    ");
+    let scene = Scene::with(LOG).variable("TIDEGATE__WINDOW__MAX_RECORDS", "s3cret");
+    insta::assert_snapshot!(scene.check(), @"
+    exit: 2
+    --- stdout
+    (nothing)
+    --- stderr
+    error: `window.max_records` must be a whole number, 0 or more, found a string (environment variable `TIDEGATE__WINDOW__MAX_RECORDS`)
+
+    hint: `window.max_records`: Most records of one window
+    ");
+}
+
+#[test]
+fn help_fits_on_a_screen() {
+    insta::assert_snapshot!(Scene::new("").run(&["--help"]), @"
+    exit: 0
+    --- stdout
+    Takes records from Kafka to native and WebAssembly sinks, and commits offsets only for what arrived.
+
+    Usage: tidegate <COMMAND>
+
+    Commands:
+      run     Take records to the sinks until told to stop
+      check   Check the configuration and load the plugins; with --connect also reach every server
+      demo    Run a pipeline on this machine alone, with a broker inside this process
+      schema  Print the JSON Schema of the configuration file
+      help    Print this message or the help of the given subcommand(s)
+
+    Options:
+      -h, --help     Print help
+      -V, --version  Print version
+    --- stderr
+    (nothing)
+    ");
+    insta::assert_snapshot!(Scene::new("").run(&["check", "-h"]), @"
+    exit: 0
+    --- stdout
+    Check the configuration and load the plugins; with --connect also reach every server
+
+    Usage: tidegate check [OPTIONS] [CONFIG]
+
+    Arguments:
+      [CONFIG]  The configuration file [env: TIDEGATE_CONFIG] [default: tidegate.yaml]
+
+    Options:
+          --connect  Reach the brokers and every sink's destination as well
+          --json     Print JSON for a machine to read
+      -h, --help     Print help
+      -V, --version  Print version
+    --- stderr
+    (nothing)
+    ");
+}
+
+#[test]
+fn wrong_use() {
+    insta::assert_snapshot!(Scene::with(LOG).run(&["chekc"]), @"
+    exit: 2
+    --- stdout
+    (nothing)
+    --- stderr
+    error: unrecognized subcommand 'chekc'
+
+      tip: some similar subcommands exist: 'schema', 'check'
+
+    Usage: tidegate <COMMAND>
+
+    For more information, try '--help'.
+    ");
+    insta::assert_snapshot!(Scene::with(LOG).run(&["demo", "--records", "0"]), @"
+    exit: 2
+    --- stdout
+    (nothing)
+    --- stderr
+    error: invalid value '0' for '--records <RECORDS>': 0 is not in 1..=10000000
+
+    For more information, try '--help'.
+    ");
+}
+
+/// The schema stands for the structs: whoever changes an option sees it here.
+#[test]
+fn the_schema() {
+    insta::assert_snapshot!("schema", Scene::new("").run(&["schema"]));
+}
+
+/// S85: a secret that stands in the configuration or in a variable is in no output, whatever else is wrong.
+#[test]
+fn s85_no_secret_in_any_output() {
+    let yaml = "sinks:\n  kafka:\n    out:\n      topic: out\n      brokres: x\n      properties: { sasl.password: s3cret, acks: s3cret }\n  plugin:\n    p: { component: none.wasm, sha256: s3cret, options: { token: \"${TOKEN}\", dsn: \"postgresql://u:s3cret@db/app\" } }\n";
+    let sound = yaml.replace("      brokres: x\n", "");
+    let quiet = sound.replace(", acks: s3cret", "").replace(" sha256: s3cret,", "");
+    for yaml in [yaml, &sound, &quiet] {
+        for arguments in [["check", "--json"].as_slice(), &["check"], &["run"]] {
+            let told = Scene::with(yaml).variable("TOKEN", "s3cret").run(arguments);
+            assert!(!told.contains("s3cret"), "{told}");
+        }
+    }
+}
