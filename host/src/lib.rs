@@ -1,5 +1,6 @@
 //! Tidegate takes records from Kafka to native and WebAssembly sinks, and commits offsets only for what arrived.
 
+pub mod checkpoint;
 pub mod clock;
 pub mod collect;
 pub mod model;
@@ -7,3 +8,4 @@ pub mod pipeline;
 pub mod plugin;
 pub mod sink;
 pub mod source;
+pub mod telemetry;
