@@ -3,7 +3,7 @@
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 
-use super::Options;
+use super::{OnOffsetGap, Options};
 use crate::model::Fault;
 
 /// Where a partition without a committed offset starts (S51).
@@ -62,7 +62,12 @@ pub(super) fn consumer(options: &Options) -> Result<Consumer, Fault> {
                 .hint("use `earliest` or `latest`"));
         }
     };
-    client.set("group.id", &options.group).set("auto.offset.reset", "error");
+    // Starts are part of the assignment (S51), so this is only met when records vanish while we read (S52).
+    let reset = match options.on_offset_gap {
+        OnOffsetGap::Stop => "error",
+        OnOffsetGap::Continue => "earliest",
+    };
+    client.set("group.id", &options.group).set("auto.offset.reset", reset);
     Ok(Consumer { client, first })
 }
 

@@ -164,14 +164,12 @@ pub(super) struct Open {
     /// Rows and bytes of the last window: the next one is made as large at once.
     last_size: (usize, usize),
     wanted: Offset,
-    /// Nothing was handed over since the start or the last rewind.
-    fresh: bool,
     epoch: u64,
 }
 
 impl Open {
     fn new(partition: TopicPartition, start: Offset, limits: Limits, windows: mpsc::Sender<Handed>) -> Self {
-        Self { partition, limits, windows, batch: None, last_size: (0, 0), wanted: start, fresh: true, epoch: 0 }
+        Self { partition, limits, windows, batch: None, last_size: (0, 0), wanted: start, epoch: 0 }
     }
 
     /// The next offset to read.
@@ -179,16 +177,10 @@ impl Open {
         self.wanted
     }
 
-    /// The epoch that is read under.
-    pub(super) fn epoch(&self) -> u64 {
-        self.epoch
-    }
-
     /// Forgets what is being built and goes on at `to` under a new epoch.
     pub(super) fn restart(&mut self, to: Offset, epoch: u64) {
         self.batch = None;
         self.wanted = to;
-        self.fresh = true;
         self.epoch = epoch;
     }
 
@@ -206,13 +198,12 @@ impl Open {
     pub(super) fn take(&mut self, record: &BorrowedMessage<'_>) {
         let offset = record.offset();
         if offset < self.wanted {
-            // Below a rewind's target there may be the rest of a fetched batch. Anywhere else order is broken.
-            if !self.fresh {
-                self.fail(
-                    Fault::host(format!("`{}` came after offset {}", self.partition.at(offset), self.wanted - 1))
-                        .because("the client library delivered records out of order"),
-                );
-            }
+            // The library leaves out what lies below a start or a seek. Skipping it here too would hide a topic that was
+            // deleted and created again.
+            self.fail(
+                Fault::host(format!("`{}` came where {} was due", self.partition.at(offset), self.wanted))
+                    .because("the client library went back, or the topic was created again"),
+            );
             return;
         }
         let size = record.key_len() + record.payload_len();
@@ -228,7 +219,6 @@ impl Open {
         batch.push(offset, record.timestamp().to_millis().unwrap_or(-1), record.key(), record.payload());
         headers::push(batch, record);
         self.wanted = offset + 1;
-        self.fresh = false;
     }
 
     /// The position has passed what is no record, and everything before it is handed over (S99).

@@ -62,7 +62,7 @@ pub(super) fn resolve(
 }
 
 /// Answers an offset that the broker does not have: stops, or goes on at the first record that there is (S52).
-pub(super) fn within(
+fn within(
     partition: &TopicPartition,
     wanted: Offset,
     low: Offset,
@@ -77,17 +77,20 @@ pub(super) fn within(
             );
             Ok(low)
         }
-        OnOffsetGap::Stop => {
-            let why = if wanted < low {
-                format!("{} records were deleted before they were read; the first one left is {low}", low - wanted)
-            } else {
-                format!("the log ends at {high}: was the topic deleted and created again?")
-            };
-            Err(Fault::host(format!("`{}` is to be read next and is not there", partition.at(wanted)))
-                .because(why)
-                .hint("set `kafka.on_offset_gap: continue` to go on without them, or reset the group's offsets"))
-        }
+        OnOffsetGap::Stop => Err(gap(partition, wanted, low, high)),
     }
+}
+
+/// The offset to read next is not in the log.
+pub(super) fn gap(partition: &TopicPartition, wanted: Offset, low: Offset, high: Offset) -> Fault {
+    let why = if wanted < low {
+        format!("{} records were deleted before they were read; the first one left is {low}", low - wanted)
+    } else {
+        format!("the log ends at {high}: was the topic deleted and created again?")
+    };
+    Fault::host(format!("`{}` is to be read next and is not there", partition.at(wanted)))
+        .because(why)
+        .hint("set `kafka.on_offset_gap: continue` to go on without them, or reset the group's offsets")
 }
 
 fn unresolved(error: KafkaError) -> Unresolved {

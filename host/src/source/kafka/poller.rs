@@ -423,25 +423,13 @@ impl Poller {
         if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AutoOffsetReset) {
             return self.complain(error);
         }
-        let Some(lane) = self.lanes.get_mut(partition) else { return };
-        let wanted = lane.window.wanted();
+        // Only reported when a gap is to stop us: otherwise the library has gone on at the first record by itself.
+        let Some(wanted) = self.lanes.get(partition).map(|lane| lane.window.wanted()) else { return };
         let marks = self.consumer.fetch_watermarks(&partition.topic, partition.partition, offsets::QUESTION_TIMEOUT);
-        let target = match marks {
-            Ok((low, high)) if wanted < low || wanted > high => {
-                offsets::within(partition, wanted, low, high, self.settings.on_offset_gap)
-            }
-            // The offset is there after all, or nobody can say: it is asked for again.
-            Ok(_) | Err(_) => Ok(wanted),
-        };
-        match target {
-            Ok(to) => {
-                let epoch = lane.window.epoch();
-                lane.moving = true;
-                let (done, _) = oneshot::channel();
-                self.rewinds.push(Rewind::new(partition.clone(), to, epoch, done));
-            }
-            Err(fault) => self.fail(fault),
-        }
+        self.fail(match marks {
+            Ok((low, high)) => offsets::gap(partition, wanted, low, high),
+            Err(_) => Fault::host(format!("`{}` is to be read next and is not there", partition.at(wanted))),
+        });
     }
 
     /// Says once that the source cannot go on.
