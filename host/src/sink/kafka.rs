@@ -1,7 +1,7 @@
 //! Kafka as a destination: every row is a record, and counts only once the brokers have it in all replicas (S103, S104).
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -54,6 +54,8 @@ pub struct KafkaSink {
     options: Options,
     config: rdkafka::ClientConfig,
     create_topic: bool,
+    /// The topic's limit for a batch of records, in bytes, as far as the cluster tells it.
+    limit: OnceLock<u64>,
     /// Replaced when librdkafka says that it cannot be used any longer.
     producer: Mutex<Option<Arc<Producer>>>,
 }
@@ -65,7 +67,7 @@ impl KafkaSink {
     /// When an option cannot be used.
     pub fn new(options: Options, inherited: &Inherited) -> Result<Self, Fault> {
         let config = config::producer(&options, inherited)?;
-        Ok(Self { options, config, create_topic: false, producer: Mutex::new(None) })
+        Ok(Self { options, config, create_topic: false, limit: OnceLock::new(), producer: Mutex::new(None) })
     }
 
     /// Creates the topic on connecting when it does not exist, with the cluster's default partitions and replicas.
@@ -85,7 +87,9 @@ impl KafkaSink {
         if let Some(producer) = slot.as_ref().filter(|producer| producer.is_usable()) {
             return Ok(Arc::clone(producer));
         }
-        let producer = Arc::new(Producer::new(&self.config, &self.options.topic)?);
+        let limit = self.limit.get().copied();
+        let config = limit.map_or_else(|| self.config.clone(), |limit| config::within(&self.config, limit));
+        let producer = Arc::new(Producer::new(&config, &self.options.topic, limit.is_some())?);
         *slot = Some(Arc::clone(&producer));
         Ok(producer)
     }
@@ -99,14 +103,21 @@ impl Sink for KafkaSink {
     }
 
     async fn connect(&self) -> Result<(), CallError> {
-        let producer = self.producer().map_err(CallError::Fatal)?;
         if self.create_topic {
             config::create(&self.config, &self.options.topic, CONNECT_TIMEOUT).await?;
         }
+        let producer = self.producer().map_err(CallError::Fatal)?;
         let brokers = config::brokers(&self.config).to_owned();
         tokio::task::spawn_blocking(move || producer.probe(&brokers, CONNECT_TIMEOUT))
             .await
-            .map_err(|error| CallError::Retry(Fault::host("the Kafka cluster was not asked").because(error)))?
+            .map_err(|error| CallError::Retry(Fault::host("the Kafka cluster was not asked").because(error)))??;
+        if let Some(limit) = config::limit(&self.config, &self.options.topic, CONNECT_TIMEOUT).await {
+            // Batches of that size: of a larger one the broker would refuse the rows that fit together with one that does not.
+            let _ = self.limit.set(limit);
+            self.close().await.map_err(CallError::Retry)?;
+            self.producer().map_err(CallError::Fatal)?;
+        }
+        Ok(())
     }
 
     async fn deliver(&self, batch: &Arc<Batch>) -> Answer {

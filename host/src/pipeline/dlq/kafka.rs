@@ -46,7 +46,9 @@ impl KafkaDlq {
         match error.fault() {
             // Kept whole: whether waiting helps depends on whose fault it is (S94a).
             Some(fault) => fault.clone(),
-            None => Fault::destination(format!("dead letter topic `{}` takes no letter now", self.topic)).because(error),
+            None => {
+                Fault::destination(format!("dead letter topic `{}` takes no letter now", self.topic)).because(error)
+            }
         }
     }
 

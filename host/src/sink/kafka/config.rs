@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::RDKafkaErrorCode;
@@ -26,6 +26,9 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("reconnect.backoff.max.ms", "2000"),
     ("socket.keepalive.enable", "true"),
 ];
+
+/// librdkafka's own `batch.size`, in bytes.
+const BATCH_SIZE: u64 = 1_000_000;
 
 /// What success means, so that nobody else sets it (S104).
 const OWNED: &[(&str, &str)] = &[("acks", "all"), ("enable.idempotence", "true")];
@@ -74,19 +77,43 @@ pub(super) fn brokers(config: &ClientConfig) -> &str {
     config.get("bootstrap.servers").unwrap_or_default()
 }
 
-/// Creates the topic unless it is there, with as many partitions and replicas as the cluster gives by itself.
-pub(super) async fn create(config: &ClientConfig, topic: &str, timeout: Duration) -> Result<(), CallError> {
-    /// Asks the cluster for its own default.
-    const CLUSTER_DEFAULT: i32 = -1;
+/// The same configuration with batches that a topic takes which refuses more than `limit` bytes.
+pub(super) fn within(config: &ClientConfig, limit: u64) -> ClientConfig {
+    /// What a batch takes beyond its records.
+    const FRAMING: u64 = 512;
+    let most = config.get("batch.size").and_then(|size| size.parse().ok()).unwrap_or(BATCH_SIZE);
+    let mut config = config.clone();
+    config.set("batch.size", most.min(limit.saturating_sub(FRAMING)).max(1).to_string());
+    config
+}
+
+/// The largest batch that the topic takes, in bytes; `None` when we may not ask.
+pub(super) async fn limit(config: &ClientConfig, topic: &str, timeout: Duration) -> Option<u64> {
+    let admin: AdminClient<DefaultClientContext> = connection(config).create().ok()?;
+    let options = AdminOptions::new().request_timeout(Some(timeout));
+    let mut found = admin.describe_configs([&ResourceSpecifier::Topic(topic)], &options).await.ok()?;
+    let limits = found.pop()?.ok()?;
+    limits.get("max.message.bytes")?.value.as_ref()?.parse().ok()
+}
+
+/// Those properties that concern the connection.
+fn connection(config: &ClientConfig) -> ClientConfig {
     let mut connection = ClientConfig::new();
     for (name, value) in config.config_map() {
         if name == "bootstrap.servers" || CONNECTION.iter().any(|prefix| name.starts_with(prefix)) {
             connection.set(name, value);
         }
     }
+    connection
+}
+
+/// Creates the topic unless it is there, with as many partitions and replicas as the cluster gives by itself.
+pub(super) async fn create(config: &ClientConfig, topic: &str, timeout: Duration) -> Result<(), CallError> {
+    /// Asks the cluster for its own default.
+    const CLUSTER_DEFAULT: i32 = -1;
     let failed = || Fault::destination(format!("topic `{topic}` cannot be created"));
     let admin: AdminClient<DefaultClientContext> =
-        connection.create().map_err(|error| CallError::Fatal(failed().because(error)))?;
+        connection(config).create().map_err(|error| CallError::Fatal(failed().because(error)))?;
     let wanted = NewTopic::new(topic, CLUSTER_DEFAULT, TopicReplication::Fixed(CLUSTER_DEFAULT));
     let options = AdminOptions::new().request_timeout(Some(timeout)).operation_timeout(Some(timeout));
     let results = admin
@@ -97,7 +124,10 @@ pub(super) async fn create(config: &ClientConfig, topic: &str, timeout: Duration
         match result {
             Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
             // Somebody else may have created it, and we may be allowed to write all the same: the probe will tell.
-            Err((_, code @ (RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed))) => {
+            Err((
+                _,
+                code @ (RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed),
+            )) => {
                 tracing::warn!(topic, "a topic may not be created by us: {code}");
             }
             Err((_, code)) => return Err(CallError::Retry(failed().because(code))),
@@ -113,7 +143,8 @@ mod tests {
     use super::*;
 
     fn inherited() -> Inherited {
-        let properties = [("sasl.password", "secret"), ("session.timeout.ms", "6000"), ("security.protocol", "SASL_SSL")];
+        let properties =
+            [("sasl.password", "secret"), ("session.timeout.ms", "6000"), ("security.protocol", "SASL_SSL")];
         Inherited {
             brokers: "a:1,b:2".into(),
             properties: properties.into_iter().map(|(name, value)| (name.into(), value.into())).collect(),

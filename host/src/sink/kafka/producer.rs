@@ -21,15 +21,17 @@ pub(super) struct Producer {
     inner: ThreadedProducer<Reports>,
     reports: Reports,
     topic: String,
+    /// Batches are known to be as small as the topic wants them: what is too large still is so by itself.
+    fits_batches: bool,
 }
 
 impl Producer {
-    pub(super) fn new(config: &ClientConfig, topic: &str) -> Result<Self, Fault> {
+    pub(super) fn new(config: &ClientConfig, topic: &str, fits_batches: bool) -> Result<Self, Fault> {
         let reports = Reports::default();
         let inner = config
             .create_with_context(reports.clone())
             .map_err(|error| Fault::config("the Kafka producer cannot be created").because(error))?;
-        Ok(Self { inner, reports, topic: topic.to_owned() })
+        Ok(Self { inner, reports, topic: topic.to_owned(), fits_batches })
     }
 
     /// `false` once librdkafka has met an error after which this producer cannot go on.
@@ -110,6 +112,11 @@ impl Producer {
 
     fn answer(&self, missed: Vec<Missed>, unfit: &[(u32, String)]) -> Answer {
         use RDKafkaErrorCode as Code;
+        let too_large = |code| matches!(code, Code::MessageSizeTooLarge | Code::MessageBatchTooLarge);
+        if !self.fits_batches && missed.iter().filter(|(_, code)| too_large(*code)).count() > 1 {
+            // The broker refuses a batch as a whole; which row made it too large has to be found by halves.
+            return Err(CallError::Reject(self.fault().because(format!("{TOO_LARGE}, together"))));
+        }
         let mut failures = Vec::with_capacity(missed.len());
         for (row, code) in missed {
             if let Some((_, name)) = unfit.iter().find(|(unfit, _)| *unfit == row) {
@@ -117,10 +124,11 @@ impl Producer {
                 continue;
             }
             failures.push(match code {
-                Code::MessageSizeTooLarge | Code::MessageBatchTooLarge => {
-                    Failure::reject(row, format!("{TOO_LARGE}: {code}"))
-                }
-                Code::InvalidRecord | Code::InvalidTimestamp | Code::PolicyViolation | Code::UnsupportedForMessageFormat => {
+                code if too_large(code) => Failure::reject(row, format!("{TOO_LARGE}: {code}")),
+                Code::InvalidRecord
+                | Code::InvalidTimestamp
+                | Code::PolicyViolation
+                | Code::UnsupportedForMessageFormat => {
                     Failure::reject(row, format!("topic `{}` does not take it: {code}", self.topic))
                 }
                 // No row can be written: it is not this one's fault.
