@@ -36,7 +36,8 @@ pub fn unique(stem: &str) -> String {
 /// A topic of its own for a test.
 pub async fn topic(stem: &str, partitions: i32) -> String {
     let name = unique(stem);
-    broker().create_topic(&name, partitions, &[]).await;
+    // Kept for ever: some tests write records that are years old.
+    broker().create_topic(&name, partitions, &[("retention.ms", "-1")]).await;
     name
 }
 

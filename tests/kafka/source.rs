@@ -352,3 +352,33 @@ async fn a_crashed_broker_is_waited_for() {
     readers[0].commit(150).await.unwrap();
     finish(source, readers).await;
 }
+
+/// The demo's broker serves the same source and sink, though it knows no administration.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_embedded_broker_serves_source_and_sink() {
+    use tidegate::sink::Sink as _;
+    use tidegate::sink::kafka::{Inherited, KafkaSink, Options};
+
+    let own = tidegate::source::embedded::EmbeddedBroker::start().unwrap();
+    own.create_topic("t", 1).unwrap();
+    let options_of_sink = Options { topic: "t".into(), ..Options::default() };
+    let inherited = Inherited { brokers: own.brokers(), ..Inherited::default() };
+    let sink = KafkaSink::new(options_of_sink, &inherited).unwrap().creating_the_topic();
+    let asked = std::time::Instant::now();
+    sink.connect().await.unwrap();
+    assert!(asked.elapsed() < Duration::from_secs(5), "limits that nobody tells do not hold up a start");
+    let mut rows = tidegate::model::Batch::new(place("s", 0));
+    (0..50).for_each(|n| rows.push(n, -1, None, Some(b"x")));
+    assert_eq!(sink.deliver(&std::sync::Arc::new(rows)).await, Ok(Vec::new()));
+
+    let mut options = options("t", "g");
+    options.brokers = Brokers::One(own.brokers());
+    let mut source = start(&options);
+    let mut readers = assigned(&mut source, 1).await;
+    assert_eq!(read(&mut readers[0], 50).await.offsets, (0..50).collect::<Vec<i64>>());
+    readers[0].rewind(20).await.unwrap();
+    assert_eq!(read(&mut readers[0], 30).await.offsets[0], 20);
+    readers[0].commit(50).await.unwrap();
+    finish(source, readers).await;
+    sink.close().await.unwrap();
+}

@@ -60,7 +60,6 @@ stamp=$target/services/kafka/pom.sum
 sum=$(cksum <tests/services/kafka/pom.xml)
 if [ ! -d "$jars" ] || [ "$(cat "$stamp" 2>/dev/null)" != "$sum" ]; then
   say "fetching the broker that the tests run (44 MB)"
-
   rm -rf "$jars.new" && mkdir -p "$jars.new"
   mvn -B -q -Dstyle.color=never -f tests/services/kafka/pom.xml dependency:copy-dependencies \
     -DincludeScope=runtime -DoutputDirectory="$jars.new"

@@ -22,6 +22,12 @@ const DEADLINE: Duration = Duration::from_secs(30);
 /// How long a start waits for the topic's metadata.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long it waits for the topic's limits, which a broker without administration never tells.
+const LIMIT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often, and how far apart, a topic that was just created is asked for.
+const CREATE_PROBES: u32 = 50;
+const CREATE_WAIT: Duration = Duration::from_millis(100);
+
 /// One topic to write to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -48,7 +54,8 @@ pub struct Inherited {
 /// Writes rows to one topic: key and value byte for byte, headers and the record's own timestamp with them.
 ///
 /// The timestamp is kept, as Kafka's own mirroring and stream tools keep it, because a topic's consumers read it as the
-/// time at which something happened; a row without one gets the time of writing. Equal keys go to the partition where a
+/// time at which something happened; a row without one gets the time of writing. The topic's retention counts from it:
+/// where records older than that are written, set the topic's `message.timestamp.type` to `LogAppendTime`. Equal keys go to the partition where a
 /// Java producer would put them.
 pub struct KafkaSink {
     options: Options,
@@ -77,6 +84,14 @@ impl KafkaSink {
         self
     }
 
+    async fn probe(&self) -> Result<(), CallError> {
+        let producer = self.producer().map_err(CallError::Fatal)?;
+        let brokers = config::brokers(&self.config).to_owned();
+        tokio::task::spawn_blocking(move || producer.probe(&brokers, CONNECT_TIMEOUT))
+            .await
+            .map_err(|error| CallError::Retry(Fault::host("the Kafka cluster was not asked").because(error)))?
+    }
+
     fn slot(&self) -> std::sync::MutexGuard<'_, Option<Arc<Producer>>> {
         self.producer.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -103,15 +118,20 @@ impl Sink for KafkaSink {
     }
 
     async fn connect(&self) -> Result<(), CallError> {
-        if self.create_topic {
+        let mut probed = self.probe().await;
+        if self.create_topic && matches!(probed, Err(CallError::Fatal(_))) {
             config::create(&self.config, &self.options.topic, CONNECT_TIMEOUT).await?;
+            // The broker that is asked may not know it yet.
+            for _ in 0..CREATE_PROBES {
+                probed = self.probe().await;
+                if probed.is_ok() {
+                    break;
+                }
+                tokio::time::sleep(CREATE_WAIT).await;
+            }
         }
-        let producer = self.producer().map_err(CallError::Fatal)?;
-        let brokers = config::brokers(&self.config).to_owned();
-        tokio::task::spawn_blocking(move || producer.probe(&brokers, CONNECT_TIMEOUT))
-            .await
-            .map_err(|error| CallError::Retry(Fault::host("the Kafka cluster was not asked").because(error)))??;
-        if let Some(limit) = config::limit(&self.config, &self.options.topic, CONNECT_TIMEOUT).await {
+        probed?;
+        if let Some(limit) = config::limit(&self.config, &self.options.topic, LIMIT_TIMEOUT).await {
             // Batches of that size: of a larger one the broker would refuse the rows that fit together with one that does not.
             let _ = self.limit.set(limit);
             self.close().await.map_err(CallError::Retry)?;

@@ -107,7 +107,7 @@ fn connection(config: &ClientConfig) -> ClientConfig {
     connection
 }
 
-/// Creates the topic unless it is there, with as many partitions and replicas as the cluster gives by itself.
+/// Creates the topic, with as many partitions and replicas as the cluster gives by itself.
 pub(super) async fn create(config: &ClientConfig, topic: &str, timeout: Duration) -> Result<(), CallError> {
     /// Asks the cluster for its own default.
     const CLUSTER_DEFAULT: i32 = -1;
