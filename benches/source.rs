@@ -9,13 +9,14 @@ use std::time::{Duration, Instant};
 use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
-use tidegate::pipeline::options::WindowOptions;
-use tidegate::source::kafka::{Brokers, KafkaReader, KafkaSource, Options};
+use tidegate::source::kafka::{Brokers, KafkaReader, KafkaSource, Limits, Options};
 use tidegate::source::{Event, Read, Reader, Source};
 
 const PARTITIONS: i32 = 4;
 const RECORDS: usize = 500_000;
 const TOPIC: &str = "bench";
+/// The configuration's defaults.
+const LIMITS: Limits = Limits { records: 1024, bytes: 16 << 20 };
 
 #[tokio::main]
 async fn main() {
@@ -29,7 +30,7 @@ async fn main() {
             group: format!("bench-{round}"),
             ..Options::default()
         };
-        let mut source = KafkaSource::start(&options, &WindowOptions::default()).unwrap();
+        let mut source = KafkaSource::start(&options, LIMITS).unwrap();
         let Event::Assigned(readers) = source.next().await else { panic!("no assignment came") };
         let started = Instant::now();
         let all: Vec<_> = readers.into_iter().map(|reader| tokio::spawn(drain(reader))).collect();

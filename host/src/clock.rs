@@ -93,7 +93,10 @@ impl Clock for VirtualClock {
     }
 }
 
-/// The same machine's clock that never goes back, for threads of a client library, which know of no runtime.
-pub fn instant() -> std::time::Instant {
-    std::time::Instant::now()
+/// A moment on the machine's clock that never goes back, for threads that know of no runtime.
+pub type Instant = std::time::Instant;
+
+/// Now, for such threads.
+pub fn instant() -> Instant {
+    Instant::now()
 }

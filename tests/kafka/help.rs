@@ -12,14 +12,16 @@ use rdkafka::message::{Header, Headers, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
 use rdkafka::{ClientConfig, Message, Offset as Position, TopicPartitionList};
 use tidegate::model::{Batch, Fault, TopicPartition};
-use tidegate::pipeline::options::WindowOptions;
-use tidegate::source::kafka::{Brokers, KafkaReader, KafkaSource, Options};
+use tidegate::source::kafka::{Brokers, KafkaReader, KafkaSource, Limits, Options};
 use tidegate::source::{Event, Read, Reader, Source};
 
 use crate::support_broker::Broker;
 
 /// The longest that anything here may take; far more than it ever does.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The configuration's defaults.
+const LIMITS: Limits = Limits { records: 1024, bytes: 16 << 20 };
 
 /// One broker for all tests of this process.
 pub fn broker() -> &'static Broker {
@@ -54,7 +56,7 @@ pub fn options(topic: &str, group: &str) -> Options {
 }
 
 pub fn start(options: &Options) -> KafkaSource {
-    KafkaSource::start(options, &WindowOptions::default()).unwrap()
+    KafkaSource::start(options, LIMITS).unwrap()
 }
 
 /// Waits for partitions, in order of their numbers, until there are as many as named.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tidegate::model::Owner;
-use tidegate::source::kafka::{Brokers, OnOffsetGap, probe};
+use tidegate::source::kafka::{Brokers, KafkaSource, Limits, OnOffsetGap, probe};
 use tidegate::source::{CommitError, Event, Read, Reader, Source};
 
 use crate::help::*;
@@ -78,8 +78,8 @@ async fn s59_windows_keep_their_limits() {
     let mut rows = vec![Row::value(vec![b'x'; 100]); 1000];
     rows[500] = Row::value(vec![b'y'; 5000]);
     produce(&topic, 0, rows);
-    let limits = tidegate::pipeline::options::WindowOptions { max_records: 64, max_bytes: 2000, ..Default::default() };
-    let mut source = tidegate::source::kafka::KafkaSource::start(&options(&topic, &unique("g")), &limits).unwrap();
+    let limits = Limits { records: 64, bytes: 2000 };
+    let mut source = KafkaSource::start(&options(&topic, &unique("g")), limits).unwrap();
     let mut readers = assigned(&mut source, 1).await;
     let (mut next, mut largest) = (0, 0);
     while next < 1000 {

@@ -13,7 +13,6 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{Event, Source};
 use crate::model::{Fault, TopicPartition};
-use crate::pipeline::options::WindowOptions;
 
 mod commit;
 mod config;
@@ -120,6 +119,15 @@ impl Options {
     }
 }
 
+/// How large a window may become (S59).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Most records.
+    pub records: usize,
+    /// Most bytes of keys, values and headers; a single larger record still makes a window of its own.
+    pub bytes: usize,
+}
+
 /// A member of the consumer group.
 pub struct KafkaSource {
     commands: mpsc::Sender<Command>,
@@ -133,7 +141,7 @@ impl KafkaSource {
     ///
     /// # Errors
     /// When an option cannot be used.
-    pub fn start(options: &Options, window: &WindowOptions) -> Result<Self, Fault> {
+    pub fn start(options: &Options, limits: Limits) -> Result<Self, Fault> {
         let config::Consumer { client, first } = config::consumer(options)?;
         let bell = Arc::new(Bell::default());
         let mut consumer: BaseConsumer<Context> = client
@@ -147,8 +155,7 @@ impl KafkaSource {
         let (reports, events) = mpsc::channel(EVENTS);
         let settings = poller::Settings {
             topics: options.topics(),
-            window_records: window.max_records.max(1),
-            window_bytes: window.max_bytes.max(1),
+            limits: Limits { records: limits.records.max(1), bytes: limits.bytes.max(1) },
             first,
             on_offset_gap: options.on_offset_gap,
         };

@@ -10,6 +10,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::BorrowedMessage;
 use tokio::sync::mpsc;
 
+use super::Limits;
 use super::context::{Bell, Context};
 use super::headers;
 use crate::model::{Batch, Fault, Offset, TopicPartition};
@@ -83,13 +84,6 @@ impl Shared {
 pub(super) struct Handed {
     pub epoch: u64,
     pub read: Result<Read, Fault>,
-}
-
-/// The limits of a window (S59).
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
-    pub records: usize,
-    pub bytes: usize,
 }
 
 /// Why a lane was left.

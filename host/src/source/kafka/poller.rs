@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rdkafka::Message;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -18,8 +18,8 @@ use super::offsets;
 use super::probe::{missing, refused};
 use super::reader::KafkaReader;
 use super::rewind::{Rewind, Tried};
-use super::{CLOSE_PATIENCE, OnOffsetGap};
-use crate::clock;
+use super::{CLOSE_PATIENCE, Limits, OnOffsetGap};
+use crate::clock::{self, Instant};
 use crate::model::{Fault, Offset, TopicPartition};
 use crate::source::Event;
 
@@ -46,8 +46,7 @@ pub(super) enum Command {
 /// What the thread is told at its start.
 pub(super) struct Settings {
     pub topics: Vec<String>,
-    pub window_records: usize,
-    pub window_bytes: usize,
+    pub limits: Limits,
     pub first: First,
     pub on_offset_gap: OnOffsetGap,
 }

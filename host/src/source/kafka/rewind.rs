@@ -1,6 +1,6 @@
 //! Going back to an offset (S34, S34a).
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use super::context::Context;
 use super::lane::Lane;
 use super::offsets;
-use crate::clock;
+use crate::clock::{self, Instant};
 use crate::model::{Fault, Offset, TopicPartition};
 
 /// How long a seek is repeated before the rewind fails.

@@ -8,7 +8,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset as Position, TopicPartitionList};
 
 use super::super::context::Rebalance;
-use super::super::lane::{Lane, Limits, Standing};
+use super::super::lane::{Lane, Standing};
 use super::super::offsets::{self, Unresolved};
 use super::super::reader::KafkaReader;
 use super::{Closing, Opening, Poller};
@@ -124,7 +124,7 @@ impl Poller {
     }
 
     fn assign(&mut self, starts: Vec<(TopicPartition, Offset)>) -> Result<(), KafkaError> {
-        let limits = Limits { records: self.settings.window_records, bytes: self.settings.window_bytes };
+        let limits = self.settings.limits;
         let mut list = TopicPartitionList::with_capacity(starts.len());
         let (mut lanes, mut readers) = (Vec::new(), Vec::new());
         for (partition, start) in starts {
