@@ -92,3 +92,11 @@ impl Clock for VirtualClock {
         longest.mul_f64(share)
     }
 }
+
+/// A moment on the machine's clock that never goes back, for threads that know of no runtime.
+pub type Instant = std::time::Instant;
+
+/// Now, for such threads.
+pub fn instant() -> Instant {
+    Instant::now()
+}
