@@ -59,7 +59,10 @@ python() {
         "$venv/bin/pip" install --quiet --disable-pip-version-check "componentize-py==$componentize_py" ||
             fail "componentize-py $componentize_py cannot be installed" "see whether pip reaches its package index"
     fi
-    (cd "$guests/python" && PYTHONDONTWRITEBYTECODE=1 "$venv/bin/componentize-py" --quiet -d "$root/wit" -w collector-plugin \
+    # A copy, because the tool leaves its __pycache__ beside the source.
+    mkdir -p "$venv/source"
+    cp "$guests/python/app.py" "$venv/source/app.py"
+    (cd "$venv/source" && "$venv/bin/componentize-py" --quiet -d "$root/wit" -w collector-plugin \
         componentize app -o "$out/python-collector.wasm.part")
     finish python-collector.wasm "$stamp"
 }

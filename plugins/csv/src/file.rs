@@ -31,6 +31,14 @@ impl Appending {
         Ok(Self { file, length })
     }
 
+    /// Whether the file begins with these bytes.
+    pub fn begins_with(&mut self, bytes: &[u8]) -> io::Result<bool> {
+        let mut start = Vec::with_capacity(bytes.len());
+        self.file.seek(SeekFrom::Start(0))?;
+        (&self.file).take(bytes.len() as u64).read_to_end(&mut start)?;
+        Ok(start == bytes)
+    }
+
     /// Whether nothing is in the file yet.
     pub fn is_empty(&self) -> bool {
         self.length == 0
@@ -87,6 +95,7 @@ mod tests {
             file.append(b"a\n")?;
             let mut file = Appending::open(&path, false)?;
             assert!(!file.is_empty());
+            assert!(file.begins_with(b"a\n")? && !file.begins_with(b"a\nb")?);
             file.append(b"b\n")?;
             assert_eq!(fs::read_to_string(&path)?, "a\nb\n");
             Ok(())

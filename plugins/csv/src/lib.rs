@@ -12,7 +12,7 @@
 //! `path` is as the guest sees it. `{topic}`, `{partition}` and `{slot}` in the file's name stand for what they say. `columns` chooses
 //! from `key`, `value`, `timestamp`, `topic`, `partition`, `offset` and `ordinal`, in that order by default, without the last.
 //!
-//! A new file begins with a line of column names. Fields are quoted as RFC 4180 has it, lines end with `\n`. A null is an
+//! A new file begins with a line of column names; one that begins with another line is left alone. Fields are quoted as RFC 4180 has it, lines end with `\n`. A null is an
 //! empty field, as an empty text is. Bytes that are not UTF-8 are written as `base64:` and their base64.
 //!
 //! A flush is one append and one sync: the rows are on the disk when it returns. An append that fails half-way is taken
@@ -64,6 +64,13 @@ impl BatchingSink for CsvSink {
         let failed =
             |error: std::io::Error| Fault::retry(format_args!("`{}` could not be written: {error}", path.display()));
         let mut file = file::Appending::open(&path, first).map_err(failed)?;
+        if first && !file.is_empty() && !file.begins_with(self.rows.names().as_bytes()).map_err(failed)? {
+            return Err(Fault::fatal(format_args!(
+                "`{}` begins with other columns than `{}`: move it away, or change `columns` back",
+                path.display(),
+                self.rows.names().trim_end()
+            )));
+        }
         let text = self.rows.encode(batch, file.is_empty()).map_err(failed)?;
         file.append(text).map_err(failed)?;
         if first {

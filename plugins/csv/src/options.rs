@@ -87,7 +87,9 @@ impl Template {
                 "partition" => Part::Partition,
                 "slot" => Part::Slot,
                 _ => {
-                    return Err(format!("`{{{word}}}` in `{name}` is none of `{{topic}}`, `{{partition}}`, `{{slot}}`"));
+                    return Err(format!(
+                        "`{{{word}}}` in `{name}` is none of `{{topic}}`, `{{partition}}`, `{{slot}}`"
+                    ));
                 }
             });
             rest = after;

@@ -19,13 +19,19 @@ impl Rows {
         Self { columns, buffer: Vec::new() }
     }
 
+    /// The line of column names.
+    pub fn names(&self) -> String {
+        let names: Vec<_> = self.columns.iter().map(|column| column.name()).collect();
+        names.join(",") + "\n"
+    }
+
     /// The batch as lines, with the line of column names before them if asked for.
     pub fn encode(&mut self, batch: &Batch, with_names: bool) -> io::Result<&[u8]> {
         self.buffer.clear();
-        let mut writer = WriterBuilder::new().terminator(Terminator::Any(b'\n')).from_writer(&mut self.buffer);
         if with_names {
-            writer.write_record(self.columns.iter().map(|column| column.name()))?;
+            self.buffer.extend_from_slice(self.names().as_bytes());
         }
+        let mut writer = WriterBuilder::new().terminator(Terminator::Any(b'\n')).from_writer(&mut self.buffer);
         for record in batch {
             for column in &self.columns {
                 writer.write_field(field(*column, &record).as_ref())?;

@@ -54,8 +54,9 @@ thread_local! {
     static OPTIONS: RefCell<Options> = RefCell::new(Options::default());
 }
 
-#[cfg_attr(not(target_family = "wasm"), allow(dead_code, reason = "only a component exports it"))]
-struct Faulty;
+/// What the component exports.
+#[derive(Debug)]
+pub struct Faulty;
 
 fn options() -> Options {
     OPTIONS.with_borrow(Options::clone)

@@ -86,8 +86,9 @@ thread_local! {
     static STATE: RefCell<State> = RefCell::new(State::default());
 }
 
-#[cfg_attr(not(target_family = "wasm"), allow(dead_code, reason = "only a component exports it"))]
-struct Faulty;
+/// What the component exports.
+#[derive(Debug)]
+pub struct Faulty;
 
 fn fault(act: Act, place: &str, options: &Options) -> Result<(), Fault> {
     misbehave(act, place);

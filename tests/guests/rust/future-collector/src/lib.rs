@@ -21,8 +21,9 @@ mod bindings {
 
 use bindings::exports::tidegate::plugin::collector::{Context, Guest};
 
-#[cfg_attr(not(target_family = "wasm"), allow(dead_code, reason = "only a component exports it"))]
-struct Future;
+/// What the component exports.
+#[derive(Debug)]
+pub struct Future;
 
 impl Guest for Future {
     fn setup(_context: Context) -> Result<(), String> {

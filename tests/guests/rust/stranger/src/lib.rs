@@ -8,8 +8,9 @@ mod bindings {
     });
 }
 
-#[cfg_attr(not(target_family = "wasm"), allow(dead_code, reason = "only a component exports it"))]
-struct Stranger;
+/// What the component exports.
+#[derive(Debug)]
+pub struct Stranger;
 
 impl bindings::Guest for Stranger {
     fn greet(name: String) -> String {
