@@ -8,8 +8,11 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{self, Environment, Loaded};
 use crate::model::{Fault, Owner};
+use assemble::NotStarted;
 
+mod assemble;
 mod check;
+mod demo;
 mod render;
 mod run;
 
@@ -42,11 +45,14 @@ enum Command {
     /// Run a pipeline on this machine alone, with a broker inside this process.
     Demo {
         /// How many records to produce and deliver.
-        #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+        #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(1..=demo::MAX_RECORDS))]
         records: u64,
-        /// Keep what was delivered in this directory; without it, it goes away in the end.
+        /// Write the results into this directory; without it, into a fresh one.
         #[arg(long, value_name = "DIR")]
-        keep: Option<PathBuf>,
+        output: Option<PathBuf>,
+        /// Where `search.wasm` and `csv.wasm` are.
+        #[arg(long, value_name = "DIR", default_value = "target/guests")]
+        plugins: PathBuf,
     },
     /// Print the JSON Schema of the configuration file.
     Schema,
@@ -127,24 +133,26 @@ fn dispatch(command: Command) -> Exit {
         Command::Run { file } => {
             log("info");
             match file.load() {
-                Ok(loaded) => finish(runtime().and_then(|runtime| runtime.block_on(run::run(&loaded)))),
+                Ok(loaded) => start(run::run(&loaded)),
                 Err(faults) => {
                     render::faults(&faults);
                     Exit::Usage
                 }
             }
         }
-        Command::Demo { records, keep } => {
-            log("warn");
-            finish(runtime().and_then(|runtime| runtime.block_on(run::demo(records, keep.as_deref()))))
+        Command::Demo { records, output, plugins } => {
+            log("error");
+            start(demo::demo(&demo::Request { records, output, plugins }))
         }
     }
 }
 
-fn finish(end: Result<Exit, Fault>) -> Exit {
-    end.unwrap_or_else(|fault| {
-        render::faults(&[fault]);
-        Exit::Stopped
+/// Runs to the end, or says why it did not begin.
+fn start(run: impl Future<Output = Result<Exit, NotStarted>>) -> Exit {
+    let ended = runtime().map_err(NotStarted::from).and_then(|runtime| runtime.block_on(run));
+    ended.unwrap_or_else(|NotStarted { exit, faults }| {
+        render::faults(&faults);
+        exit
     })
 }
 

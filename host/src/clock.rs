@@ -100,3 +100,11 @@ pub type Instant = std::time::Instant;
 pub fn instant() -> Instant {
     Instant::now()
 }
+
+/// Repeatable choices: the same from the same seed.
+pub type Dice = fastrand::Rng;
+
+/// Choices that repeat with their seed, for made-up records.
+pub fn dice(seed: u64) -> Dice {
+    Dice::with_seed(seed)
+}

@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 use super::check::{Line, Report};
 use crate::model::Fault;
 
+pub mod live;
+
 /// Prints a JSON document to standard output.
 pub fn json(value: &Value) {
     out(&format!("{value:#}\n"));

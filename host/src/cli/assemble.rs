@@ -1,0 +1,163 @@
+//! Puts a pipeline together from its configuration. The only place that names concrete sources, sinks and plugins for a run.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+
+use super::Exit;
+use crate::collect::{Collect, Passthrough};
+use crate::config::Loaded;
+use crate::model::{CallError, Fault, SinkKind};
+use crate::pipeline::Parts;
+use crate::pipeline::dlq::DeadLetters;
+use crate::pipeline::dlq::kafka::{KafkaDlq, topic as dlq_topic};
+use crate::pipeline::shared::{Settings, seconds};
+use crate::plugin::{PluginCollector, PluginSink, Plugins};
+use crate::sink::Sink;
+use crate::sink::filesystem::FilesystemSink;
+use crate::sink::kafka::{Inherited, KafkaSink, Options as KafkaSinkOptions};
+use crate::source::kafka::{KafkaSource, Limits, probe};
+use crate::telemetry::Counters;
+
+/// How long a start waits for the source's brokers.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// What a run consists of, ready to start.
+pub struct Assembly {
+    /// Everything but the source.
+    pub parts: Parts,
+    /// The source, which subscribes when the pipeline asks it for the first time.
+    pub source: KafkaSource,
+    /// The source's topics with their partitions.
+    pub topics: Vec<(String, i32)>,
+}
+
+/// Why nothing was started.
+pub struct NotStarted {
+    /// The code to end with.
+    pub exit: Exit,
+    /// What is wrong, all of it.
+    pub faults: Vec<Fault>,
+}
+
+impl From<Fault> for NotStarted {
+    fn from(fault: Fault) -> Self {
+        Self { exit: Exit::at_start(&fault), faults: vec![fault] }
+    }
+}
+
+type Sinks = Vec<(SinkKind, String, Arc<dyn Sink>)>;
+
+/// Loads plugins, sets them up, connects the sinks, lets plugins get ready, and opens the source, in this order (S66).
+///
+/// # Errors
+/// The first step that failed, and all that failed in it. What was connected is closed again (S123).
+pub async fn assemble(loaded: &Loaded, counters: Arc<Counters>) -> Result<Assembly, NotStarted> {
+    let config = &loaded.config;
+    let plugins = Plugins::new(None)?;
+    let collector: Arc<dyn Collect> = match &config.collect {
+        None => Arc::new(Passthrough),
+        Some(options) => {
+            let artifact = plugins.load("collect", options, &loaded.folder).await?;
+            Arc::new(PluginCollector::start(artifact, options).await?)
+        }
+    };
+    let sinks = sinks(loaded, &plugins).await?;
+    let topics = probe(&config.kafka, PROBE_TIMEOUT).await?;
+    let dlq = dlq(loaded)?;
+    connect(&sinks, &dlq).await?;
+    if let Err(error) = collector.ready().await {
+        close(&sinks).await;
+        return Err(fault_of("collect", error).into());
+    }
+    let window = Limits { records: config.window.max_records, bytes: config.window.max_bytes };
+    let source = KafkaSource::start(&config.kafka, window)?;
+    let settings = Settings {
+        checkpoint: config.checkpoint.clone(),
+        window: config.window.clone(),
+        executor: config.executor.clone(),
+        abort: config.abort.clone(),
+        on_send_failure: config.dlq.on_send_failure,
+        revoke_budget: seconds(config.kafka.revoke_budget_seconds),
+    };
+    let collector_name = config.collect.as_ref().map_or_else(String::new, |options| {
+        options.component.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default()
+    });
+    Ok(Assembly { parts: Parts { sinks, collector, collector_name, dlq, settings, counters }, source, topics })
+}
+
+/// The cluster that sinks and the dead letter queue write to when they name none.
+fn inherited(loaded: &Loaded) -> Inherited {
+    let kafka = &loaded.config.kafka;
+    Inherited { brokers: kafka.brokers.joined(), properties: kafka.properties.clone() }
+}
+
+async fn sinks(loaded: &Loaded, plugins: &Plugins) -> Result<Sinks, Fault> {
+    let config = &loaded.config.sinks;
+    let mut sinks = Sinks::new();
+    for (name, options) in &config.kafka {
+        let sink = KafkaSink::new(options.clone(), &inherited(loaded))?;
+        sinks.push((SinkKind::Kafka, name.clone(), Arc::new(sink)));
+    }
+    for (name, options) in &config.filesystem {
+        sinks.push((SinkKind::Filesystem, name.clone(), Arc::new(FilesystemSink::new(name, options))));
+    }
+    for (name, options) in &config.plugin {
+        let artifact = plugins.load(&format!("sinks.plugin.{name}"), options, &loaded.folder).await?;
+        let sink = PluginSink::start(artifact, name, options).await?;
+        sinks.push((SinkKind::Plugin, name.clone(), Arc::new(sink)));
+    }
+    Ok(sinks)
+}
+
+/// The dead letter queue, which is a topic behind a Kafka sink of its own (S88).
+fn dlq(loaded: &Loaded) -> Result<Arc<dyn DeadLetters>, Fault> {
+    let options = &loaded.config.dlq;
+    let topic = dlq_topic(options, &loaded.config.kafka.topics());
+    let sink_options =
+        KafkaSinkOptions { topic: topic.clone(), brokers: options.brokers.clone(), ..Default::default() };
+    let sink = KafkaSink::new(sink_options, &inherited(loaded))?.creating_the_topic();
+    Ok(Arc::new(KafkaDlq::new(Arc::new(sink), topic, options.format)))
+}
+
+/// Connects everything at the same time; on a failure closes what did connect and reports all that did not (S123).
+async fn connect(sinks: &Sinks, dlq: &Arc<dyn DeadLetters>) -> Result<(), NotStarted> {
+    let connecting = sinks.iter().map(|(kind, name, sink)| async move {
+        sink.connect().await.map_err(|error| fault_of(&format!("{kind}/{name}"), error))
+    });
+    let (connected, queue) = tokio::join!(join_all(connecting), dlq.connect());
+    let mut faults: Vec<Fault> = connected.into_iter().filter_map(Result::err).collect();
+    faults.extend(queue.err());
+    let Some(first) = faults.first() else { return Ok(()) };
+    let exit = Exit::at_start(first);
+    close(sinks).await;
+    dlq.close().await;
+    Err(NotStarted { exit, faults })
+}
+
+async fn close(sinks: &Sinks) {
+    for (kind, name, sink) in sinks {
+        if let Err(fault) = sink.close().await {
+            tracing::warn!(sink = format!("{kind}/{name}"), %fault, "a sink did not close cleanly");
+        }
+    }
+}
+
+/// Names the part that could not be connected, with its own words as the cause.
+pub fn fault_of(part: &str, error: CallError) -> Fault {
+    let wait = |wait: Duration| Fault::destination(format!("takes nothing for {} ms", wait.as_millis()));
+    let inner = match error {
+        CallError::Backpressure(asked) => wait(asked),
+        CallError::Retry(fault)
+        | CallError::Reject(fault)
+        | CallError::Fatal(fault)
+        | CallError::Trap(fault)
+        | CallError::Timeout(fault)
+        | CallError::BufferLost(fault) => fault,
+    };
+    let mut fault = Fault::new(inner.owner, format!("`{part}` could not be connected")).because(inner.message);
+    fault.causes.extend(inner.causes);
+    fault.hint = inner.hint;
+    fault
+}

@@ -1,0 +1,124 @@
+//! What `run` and `demo` say while they run and at their end. All of it goes to standard error: it is for people.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::{err, escape};
+use crate::cli::run::Summary;
+use crate::telemetry::Counters;
+
+/// Says what runs from where to where.
+pub fn running(topics: &[(String, i32)], sinks: &[String]) {
+    let topics: Vec<String> =
+        topics.iter().map(|(topic, partitions)| format!("{}[0..{}]", escape(topic), partitions - 1)).collect();
+    err(&format!("running  {} → {}\n", topics.join(", "), escape(&sinks.join(", "))));
+}
+
+/// Says what came of it.
+pub fn stopped(summary: &Summary) {
+    let by = summary.signal.map(|signal| format!("by {signal}: ")).unwrap_or_default();
+    err(&format!("stopped  {by}{}\n", counts(summary)));
+}
+
+fn counts(summary: &Summary) -> String {
+    format!(
+        "{} records settled, {} dead letters, {} of {} partitions committed to their end",
+        grouped(summary.records),
+        grouped(summary.dead_letters),
+        summary.complete,
+        summary.partitions
+    )
+}
+
+/// Thousands set apart by commas.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Says what the demo is about to do.
+pub fn demo_starts(output: &Path, records: u64) {
+    err(&format!(
+        "demo     {} search requests → a Kafka broker inside this process → the `search` collector (WebAssembly)\n         \
+         → topic search-results, JSON lines and the `csv` sink (WebAssembly), below {}\n",
+        grouped(records),
+        escape(&output.display().to_string())
+    ));
+}
+
+/// The demo's live progress.
+pub struct Progress {
+    bar: ProgressBar,
+}
+
+impl Progress {
+    /// Begins at nothing of `records`. Where standard error is no terminal, nothing is drawn.
+    pub fn start(records: u64) -> Self {
+        let bar = ProgressBar::new(records);
+        if let Ok(style) = ProgressStyle::with_template("running  {bar:30} {pos}/{len} settled, {msg} committed") {
+            bar.set_style(style);
+        }
+        Self { bar }
+    }
+
+    /// Draws how far it is.
+    pub fn show(&self, settled: u64, committed: u64) {
+        self.bar.set_position(settled);
+        self.bar.set_message(committed.to_string());
+    }
+
+    /// Leaves the last picture standing.
+    pub fn finish(&self) {
+        self.bar.abandon();
+    }
+}
+
+/// Says where the results lie and what was committed.
+pub fn demo_ends(output: &Path, counters: &Counters, summary: &Summary) {
+    let mut text = format!("done     {}\n", counts(summary));
+    for (name, sink) in counters.sinks() {
+        let _ = writeln!(
+            text,
+            "sink     {:<16} {:>7} delivered, {} dead-lettered",
+            escape(&name),
+            grouped(sink.delivered.get()),
+            grouped(sink.dead_lettered.get())
+        );
+    }
+    let _ = writeln!(
+        text,
+        "dead     {:>24} records, in topic search-requests_dlq: lines that were no request",
+        grouped(counters.dead_records.get())
+    );
+    for (partition, place) in counters.partitions() {
+        let _ = writeln!(text, "offset   {:<24} committed at {}", escape(&partition.to_string()), place.committed);
+    }
+    let output = escape(&output.display().to_string());
+    let _ =
+        writeln!(text, "results  {output}/files/*.jsonl and {output}/csv/*.csv, configured by {output}/tidegate.yaml");
+    err(&text);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_closing_line_reads_as_designed() {
+        let summary = Summary { signal: None, records: 48_210, dead_letters: 3, complete: 12, partitions: 12 };
+        assert_eq!(
+            counts(&summary),
+            "48,210 records settled, 3 dead letters, 12 of 12 partitions committed to their end"
+        );
+        assert_eq!(grouped(1_234_567), "1,234,567");
+    }
+}
