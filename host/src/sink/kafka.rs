@@ -17,8 +17,6 @@ mod report;
 
 use producer::Producer;
 
-/// The longest that one call may take; librdkafka gives a record up before that, so that the outcome is known.
-const DEADLINE: Duration = Duration::from_secs(30);
 /// How long a start waits for the topic's metadata.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 

@@ -18,7 +18,7 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("compression.type", "lz4"),
     // What Java's producers use, so that equal keys meet in one partition whoever writes them.
     ("partitioner", "murmur2_random"),
-    // Given up before the call's deadline, so that every row's outcome is known by then.
+    // Given up before the 30 seconds that a call may take by default (S77), so that every row's outcome is known by then.
     ("message.timeout.ms", "20000"),
     ("queue.buffering.max.kbytes", "131072"),
     // The broker's limit is the one that counts.

@@ -1,7 +1,6 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::sync::Mutex;
-use std::time::Duration;
 
 use super::*;
 use crate::model::Answer;
@@ -18,13 +17,7 @@ struct Shelf {
 #[async_trait]
 impl Sink for Shelf {
     fn description(&self) -> Description {
-        Description {
-            style: Style::Direct,
-            idempotent: false,
-            max_rows: 0,
-            max_bytes: 0,
-            deadline: Duration::from_secs(1),
-        }
+        Description { style: Style::Direct, idempotent: false, max_rows: 0, max_bytes: 0 }
     }
 
     async fn connect(&self) -> Result<(), CallError> {
