@@ -1,0 +1,131 @@
+//! A collector's answer as the host has it.
+
+use super::super::bindings::payloads::{CollectResult, Header};
+use super::{failures, in_range};
+use crate::collect::Collected;
+use crate::model::{Payload, SinkKind};
+
+/// The payloads, by kind of sink, and the rows that failed.
+///
+/// # Errors
+/// How the guest broke the contract.
+pub(super) fn collected(answered: CollectResult, rows: u64) -> Result<Collected, String> {
+    let CollectResult { kafka, postgres, mongo, http, redis, files, plugin, failed } = answered;
+    let mut kinds = ByKind { rows, lists: Vec::new() };
+    for it in kafka {
+        let payload = Payload { key: it.key, ..json(it.index, it.sink, it.data) };
+        kinds.push(SinkKind::Kafka, payload)?;
+    }
+    for it in postgres {
+        kinds.push(SinkKind::Postgres, Payload { target: named(it.table), ..json(it.index, it.sink, it.data) })?;
+    }
+    for it in mongo {
+        kinds.push(SinkKind::Mongo, Payload { target: named(it.collection), ..json(it.index, it.sink, it.data) })?;
+    }
+    for it in http {
+        kinds.push(SinkKind::Http, json(it.index, it.sink, it.data))?;
+    }
+    for it in redis {
+        let payload = Payload { key: Some(it.key.into_bytes()), ttl: it.ttl, ..json(it.index, it.sink, it.data) };
+        kinds.push(SinkKind::Redis, payload)?;
+    }
+    for it in files {
+        kinds.push(SinkKind::Filesystem, Payload { target: named(it.path), ..json(it.index, it.sink, it.data) })?;
+    }
+    for it in plugin {
+        let (kind, sink) = addressed(it.sink)?;
+        let headers = it.headers.into_iter().map(|Header { name, value }| (name, value)).collect();
+        let payload = Payload { index: it.index, sink, key: it.key, value: it.value, headers, ..Payload::default() };
+        kinds.push(kind, payload)?;
+    }
+    Ok(Collected::Payloads { payloads: kinds.lists, failed: failures(failed, rows)? })
+}
+
+struct ByKind {
+    rows: u64,
+    lists: Vec<(SinkKind, Vec<Payload>)>,
+}
+
+impl ByKind {
+    /// Payloads of one sink keep the order in which they came.
+    fn push(&mut self, kind: SinkKind, payload: Payload) -> Result<(), String> {
+        in_range(payload.index, self.rows).map_err(|how| format!("a payload for {kind}: {how}"))?;
+        match self.lists.iter_mut().find(|(known, _)| *known == kind) {
+            Some((_, list)) => list.push(payload),
+            None => self.lists.push((kind, vec![payload])),
+        }
+        Ok(())
+    }
+}
+
+fn json(index: u32, sink: String, data: String) -> Payload {
+    Payload { index, sink, value: Some(data.into_bytes()), ..Payload::default() }
+}
+
+/// An empty place is no place in particular.
+fn named(target: String) -> Option<String> {
+    Some(target).filter(|target| !target.is_empty())
+}
+
+/// `kafka/results` is the Kafka sink `results`, and `csv` the plugin sink of that name.
+fn addressed(sink: String) -> Result<(SinkKind, String), String> {
+    match sink.split_once('/') {
+        None => Ok((SinkKind::Plugin, sink)),
+        Some((kind, name)) => match SinkKind::from_name(kind) {
+            Some(kind) => Ok((kind, name.to_owned())),
+            None => Err(format!("a payload for `{}`: no sink type has that name", super::printable(&sink, 100))),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use crate::plugin::bindings::payloads::{KafkaPayload, PluginPayload, RedisPayload};
+
+    fn nothing() -> CollectResult {
+        CollectResult {
+            kafka: vec![],
+            postgres: vec![],
+            mongo: vec![],
+            http: vec![],
+            redis: vec![],
+            files: vec![],
+            plugin: vec![],
+            failed: vec![],
+        }
+    }
+
+    fn bytes(index: u32, sink: &str) -> PluginPayload {
+        PluginPayload { index, sink: sink.into(), key: None, value: None, headers: vec![] }
+    }
+
+    /// S67: a payload for `type/name` goes to that native sink, behind those that were addressed to it directly.
+    #[test]
+    fn bytes_reach_a_native_sink_by_its_full_name() {
+        let kafka = vec![KafkaPayload { index: 1, sink: "results".into(), key: None, data: "1".into() }];
+        let answered = CollectResult { kafka, plugin: vec![bytes(0, "kafka/results"), bytes(0, "csv")], ..nothing() };
+        let Collected::Payloads { payloads, failed } = collected(answered, 2).unwrap() else { panic!("payloads") };
+        assert!(failed.is_empty());
+        let names: Vec<_> = payloads.iter().map(|(kind, list)| (*kind, list.len())).collect();
+        assert_eq!(names, [(SinkKind::Kafka, 2), (SinkKind::Plugin, 1)]);
+        assert_eq!((payloads[0].1[1].sink.as_str(), &payloads[0].1[1].value), ("results", &None));
+    }
+
+    #[test]
+    fn a_time_to_live_is_carried() {
+        let redis =
+            vec![RedisPayload { index: 0, sink: String::new(), key: "k".into(), data: "1".into(), ttl: Some(9) }];
+        let Collected::Payloads { payloads, .. } = collected(CollectResult { redis, ..nothing() }, 1).unwrap() else {
+            panic!("payloads")
+        };
+        assert_eq!((payloads[0].1[0].ttl, payloads[0].1[0].key.as_deref()), (Some(9), Some(&b"k"[..])));
+    }
+
+    #[test]
+    fn payloads_of_rows_or_sinks_that_are_not_there_are_refused() {
+        assert!(collected(CollectResult { plugin: vec![bytes(2, "csv")], ..nothing() }, 2).is_err());
+        assert!(collected(CollectResult { plugin: vec![bytes(0, "ftp/x")], ..nothing() }, 2).is_err());
+    }
+}

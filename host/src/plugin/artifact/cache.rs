@@ -1,0 +1,174 @@
+//! Compiled components on disk, under the content's hash and the engine's fingerprint. A compiled component is native code
+//! that will run in this process, so only what this user wrote is ever loaded.
+
+use std::fs::{DirBuilder, OpenOptions};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+use wasmtime::Engine;
+use wasmtime::component::Component;
+
+use crate::model::Fault;
+
+/// Most entries kept; the ones used longest ago go first.
+const ENTRIES: usize = 64;
+/// Length of the SHA-256 that stands before the compiled code.
+const CHECKSUM_BYTES: usize = 32;
+/// Permission bits that let others than the owner write.
+const OTHERS_WRITE: u32 = 0o022;
+const SUFFIX: &str = ".cwasm";
+
+/// A directory of compiled components, private to the user.
+#[derive(Clone, Debug)]
+pub(crate) struct Cache {
+    folder: PathBuf,
+}
+
+impl Cache {
+    /// Opens the cache in `folder`, creating it for this user alone.
+    ///
+    /// # Errors
+    /// When the folder cannot be created, or others may write into it.
+    pub(crate) fn open(folder: PathBuf) -> Result<Self, Fault> {
+        let shown = folder.display();
+        let cannot = |error: std::io::Error| {
+            Fault::host(format!("the cache for compiled plugins, `{shown}`, cannot be used")).because(error)
+        };
+        DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(cannot)?;
+        let found = std::fs::metadata(&folder).map_err(cannot)?;
+        if let Some(why) = distrust(&found) {
+            return Err(Fault::host(format!("the cache for compiled plugins, `{shown}`, is not private"))
+                .because(why)
+                .hint(format!("it holds code that Tidegate runs: chown it to this user and chmod 700 {shown}")));
+        }
+        Ok(Self { folder })
+    }
+
+    /// Opens the user's cache, `$XDG_CACHE_HOME/tidegate` or `$HOME/.cache/tidegate`. A user without a home, or with one that
+    /// cannot be written, as in many containers, has none.
+    ///
+    /// # Errors
+    /// When the folder is there, and others may write into it.
+    pub(crate) fn open_default() -> Result<Option<Self>, Fault> {
+        let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let caches = absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")));
+        let Some(folder) = caches.map(|caches| caches.join("tidegate")) else { return Ok(None) };
+        if let Err(error) = DirBuilder::new().recursive(true).mode(0o700).create(&folder) {
+            tracing::warn!("`{}` cannot be created, so plugins are compiled at every start: {error}", folder.display());
+            return Ok(None);
+        }
+        Self::open(folder).map(Some)
+    }
+
+    /// The component with that hash: from the cache, or from `compile`, whose result is kept. Says whether it was kept before.
+    pub(crate) fn load_or(
+        &self,
+        engine: &Engine,
+        sha256: &str,
+        compile: impl FnOnce() -> Result<Vec<u8>, Fault>,
+    ) -> Result<(Component, bool), Fault> {
+        let path = self.folder.join(format!("{sha256}-{:016x}{SUFFIX}", fingerprint(engine)));
+        if let Some(code) = self.read(&path)?
+            && let Ok(component) = deserialize(engine, &code)
+        {
+            return Ok((component, true));
+        }
+        let code = compile()?;
+        if let Err(error) = self.write(&path, &code) {
+            tracing::warn!("`{}` could not be written; the plugin will be compiled again: {error}", path.display());
+        }
+        Ok((deserialize(engine, &code)?, false))
+    }
+
+    /// The code in the entry, or nothing when there is none or it is damaged.
+    fn read(&self, path: &Path) -> Result<Option<Vec<u8>>, Fault> {
+        let shown = path.display();
+        let not_followed = i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or(0);
+        let mut file = match OpenOptions::new().read(true).custom_flags(not_followed).open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(refused(path, &error.to_string())),
+        };
+        // The open file is judged, not its name, which somebody could exchange in between.
+        let found = file.metadata().map_err(|error| refused(path, &error.to_string()))?;
+        if let Some(why) = distrust(&found) {
+            return Err(refused(path, &why));
+        }
+        let mut bytes = Vec::new();
+        if let Err(error) = file.read_to_end(&mut bytes) {
+            tracing::warn!("`{shown}` cannot be read and is compiled again: {error}");
+            return Ok(None);
+        }
+        let Some((checksum, code)) = bytes.split_at_checked(CHECKSUM_BYTES) else { return Ok(None) };
+        if Sha256::digest(code).as_slice() != checksum {
+            tracing::warn!("`{shown}` is damaged and is compiled again");
+            return Ok(None);
+        }
+        let _unimportant = file.set_modified(std::time::SystemTime::now());
+        Ok(Some(code.to_vec()))
+    }
+
+    /// A temporary file takes the entry's name only when it is whole, so nobody ever sees half of one.
+    fn write(&self, path: &Path, code: &[u8]) -> std::io::Result<()> {
+        let mut file = tempfile::Builder::new().prefix("writing-").suffix(SUFFIX).tempfile_in(&self.folder)?;
+        file.write_all(&Sha256::digest(code))?;
+        file.write_all(code)?;
+        file.as_file().sync_data()?;
+        file.persist(path).map_err(|error| error.error)?;
+        self.prune()
+    }
+
+    fn prune(&self) -> std::io::Result<()> {
+        let mut entries = Vec::new();
+        for entry in std::fs::read_dir(&self.folder)? {
+            let path = entry?.path();
+            if path.to_string_lossy().ends_with(SUFFIX)
+                && let Ok(used) = std::fs::metadata(&path).and_then(|found| found.modified())
+            {
+                entries.push((used, path));
+            }
+        }
+        entries.sort();
+        let surplus = entries.len().saturating_sub(ENTRIES);
+        entries.into_iter().take(surplus).try_for_each(|(_, path)| std::fs::remove_file(path))
+    }
+}
+
+/// Changes whenever compiled code of before may not be run any more.
+fn fingerprint(engine: &Engine) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    engine.precompile_compatibility_hash().hash(&mut hasher);
+    env!("CARGO_PKG_VERSION").hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Why what stands there may be somebody else's work.
+fn distrust(found: &std::fs::Metadata) -> Option<String> {
+    let user = rustix::process::geteuid().as_raw();
+    if found.uid() != user {
+        return Some(format!("it belongs to user {}, not to {user}", found.uid()));
+    }
+    (found.mode() & OTHERS_WRITE != 0).then(|| format!("others may write it (mode {:o})", found.mode() & 0o7777))
+}
+
+fn refused(path: &Path, why: &str) -> Fault {
+    let shown = path.display();
+    Fault::host(format!("the compiled plugin `{shown}` is refused"))
+        .because(why)
+        .hint(format!("it may not be Tidegate's own work: rm {shown}"))
+}
+
+/// Turns compiled code into a component.
+pub(crate) fn deserialize(engine: &Engine, code: &[u8]) -> Result<Component, Fault> {
+    #[allow(unsafe_code, reason = "a compiled component can be loaded in no other way")]
+    // SAFETY: `code` has to be what `Engine::precompile_component` returned, unchanged, for it is run as native code. It comes
+    // either straight from that call, or from a cache entry that (1) stands in a directory that only this user can write,
+    // (2) belongs to this user and is writable by nobody else, as seen on the open file, and (3) still has the checksum
+    // that this program wrote with it. Whoever can get past that can already run code as this user. Wasmtime itself refuses
+    // code of another version or configuration.
+    let component = unsafe { Component::deserialize(engine, code) };
+    component.map_err(|error| Fault::host("a compiled plugin could not be loaded").because(format!("{error:#}")))
+}

@@ -1,0 +1,116 @@
+//! What a plugin may reach: nothing, and then what its configuration names (S129).
+
+use std::path::Path;
+use std::sync::Arc;
+
+use http::Request;
+use wasmtime_wasi::{FsPerms, WasiCtx};
+use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
+
+use super::report::{Channel, Output, printable};
+use super::{Access, Grants};
+use crate::model::Fault;
+
+/// Most bytes of an address that a refusal names.
+const ADDRESS_BYTES: usize = 300;
+
+/// The WASI context of one instance: clocks and randomness always, directories and variables as granted, sockets never.
+pub(crate) fn context(grants: &Grants, place: &str, base: &Path, output: &Arc<Output>) -> Result<WasiCtx, Fault> {
+    let mut wasi = WasiCtx::builder();
+    wasi.stdout(output.stream(Channel::Out)).stderr(output.stream(Channel::Error));
+    wasi.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false);
+    let refused = Arc::clone(output);
+    wasi.socket_addr_check(move |address, _| {
+        refused.refused(&format!("a socket to `{address}`; no plugin gets sockets"));
+        Box::pin(std::future::ready(false))
+    });
+    for (number, directory) in grants.directories.iter().enumerate() {
+        let key = format!("{place}.grants.directories[{number}]");
+        if directory.guest.is_empty() {
+            return Err(Fault::config(format!("`{key}.guest` is empty"))
+                .hint("give the name under which the plugin sees the directory, such as `/out`"));
+        }
+        let host = base.join(&directory.host);
+        let shown = host.display();
+        let kind = std::fs::metadata(&host).map_err(|error| {
+            Fault::config(format!("`{key}.host` names `{shown}`, which cannot be opened"))
+                .because(error)
+                .hint(format!("create it: mkdir -p {shown}"))
+        })?;
+        if !kind.is_dir() {
+            return Err(Fault::config(format!("`{key}.host` names `{shown}`, which is no directory")));
+        }
+        let permissions = match directory.access {
+            Access::Read => FsPerms::ReadOnly,
+            Access::Write => FsPerms::ReadWrite,
+        };
+        wasi.preopened_dir(&host, &directory.guest, permissions).map_err(|error| {
+            Fault::config(format!("`{key}.host` names `{shown}`, which cannot be opened")).because(format!("{error:#}"))
+        })?;
+    }
+    for name in &grants.environment {
+        let key = format!("{place}.grants.environment");
+        let value = std::env::var(name).map_err(|error| match error {
+            std::env::VarError::NotPresent => Fault::config(format!("`{key}` names `{name}`, which is not set"))
+                .hint(format!("set `{name}`, or take it out of `{key}`")),
+            std::env::VarError::NotUnicode(_) => Fault::config(format!("`{key}` names `{name}`, which is not UTF-8")),
+        })?;
+        wasi.env(name, &value);
+    }
+    Ok(wasi.build())
+}
+
+/// Refuses every request, and says so once for each call of the guest.
+pub(crate) struct NoHttp {
+    pub(crate) output: Arc<Output>,
+}
+
+type Sent<T> = Box<dyn Future<Output = Result<T, Error>> + Send>;
+
+impl WasiHttpHooks for NoHttp {
+    fn send_request(
+        &mut self,
+        request: Request<WasiBody>,
+        _options: Option<RequestOptions>,
+        _done: Sent<()>,
+    ) -> Sent<(http::Response<WasiBody>, Sent<()>)> {
+        let uri = request.uri();
+        let address =
+            format!("{}://{}", uri.scheme_str().unwrap_or("http"), uri.authority().map_or("", |it| it.as_str()));
+        self.output.refused(&format!("HTTP to `{}`: no grant covers it", printable(&address, ADDRESS_BYTES)));
+        Box::new(std::future::ready(Err(Error::HttpRequestDenied)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use crate::plugin::Directory;
+
+    fn fault(grants: &Grants) -> Fault {
+        context(grants, "collect", Path::new("/"), &Output::new("collect".into(), Arc::default())).err().unwrap()
+    }
+
+    fn directory(host: &Path) -> Grants {
+        let directories = vec![Directory { host: host.into(), guest: "/out".into(), access: Access::Write }];
+        Grants { directories, ..Grants::default() }
+    }
+
+    #[test]
+    fn a_directory_must_be_there_and_be_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let missing = fault(&directory(&folder.path().join("gone")));
+        assert!(missing.message.starts_with("`collect.grants.directories[0].host` names"), "{missing}");
+        let file = folder.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        assert!(fault(&directory(&file)).message.ends_with("which is no directory"));
+    }
+
+    #[test]
+    fn an_unset_variable_is_named() {
+        let grants = Grants { environment: vec!["TIDEGATE_NEVER_SET".into()], ..Grants::default() };
+        let fault = fault(&grants);
+        assert_eq!(fault.message, "`collect.grants.environment` names `TIDEGATE_NEVER_SET`, which is not set");
+    }
+}

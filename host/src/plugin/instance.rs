@@ -1,0 +1,246 @@
+//! One live component: made from a plan, called under a deadline, and never used again once it was stopped.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use wasmtime::Store;
+use wasmtime::component::{Instance, ResourceTable};
+use wasmtime_wasi_http::WasiHttpCtx;
+
+use super::artifact::Artifact;
+use super::bindings::types;
+use super::contract::{Contract, Role};
+use super::grants::{self, NoHttp};
+use super::imports::{Limiter, State};
+use super::report::{Output, WORDS_BYTES, Who, printable};
+use super::{Grants, Options};
+use crate::model::{CallError, Fault};
+
+mod meter;
+pub(crate) mod slots;
+
+pub(crate) use meter::Abandon;
+
+/// Longest wait that a guest may ask for; what is beyond is cut to it.
+const LONGEST_BACKPRESSURE: Duration = Duration::from_secs(3600);
+
+/// What every kind of plugin has: exports to look up, `setup`, and what comes before its first record.
+pub(crate) trait Guest: Sized + Send + 'static {
+    /// What `setup` answers.
+    type Described: Clone + PartialEq + Send + Sync + 'static;
+    /// What it can be.
+    const ROLE: Role;
+    /// The hook that comes before the first record.
+    const PREPARE: &'static str;
+
+    /// Looks the exports up. Fails when an export has another type than the contract says.
+    fn load(store: &mut Store<State>, instance: &Instance, contract: &Contract) -> wasmtime::Result<Self>;
+
+    /// Calls `setup`.
+    async fn setup(
+        &self,
+        store: &mut Store<State>,
+        context: &types::Context,
+    ) -> wasmtime::Result<Result<Self::Described, String>>;
+
+    /// Calls what comes before the first record (S66a).
+    async fn prepare(&self, store: &mut Store<State>) -> wasmtime::Result<Result<(), types::Fault>>;
+}
+
+/// Everything that an instance is made from.
+pub(crate) struct Plan {
+    pub(crate) artifact: Artifact,
+    pub(crate) who: Who,
+    pub(crate) slots: u32,
+    name: String,
+    options: String,
+    grants: Grants,
+    memory_bytes: usize,
+}
+
+impl Plan {
+    /// Checks the limits. `name` is the plugin's name in the configuration.
+    pub(crate) fn new(artifact: Artifact, name: &str, options: &Options) -> Result<Self, Fault> {
+        let place = artifact.place().to_owned();
+        let limits = super::checked(&options.limits, &place)?;
+        let json = serde_json::to_string(&options.options)
+            .map_err(|error| Fault::config(format!("`{place}.options` cannot be written as JSON")).because(error))?;
+        let deadline = Duration::from_secs_f64(limits.call_timeout_seconds);
+        let memory_mebibytes = limits.memory_mebibytes;
+        Ok(Self {
+            who: Who { label: Who::label_of(&place), place, memory_mebibytes, deadline },
+            slots: limits.instances,
+            name: name.to_owned(),
+            options: json,
+            grants: options.grants.clone(),
+            memory_bytes: usize::try_from(memory_mebibytes << 20).unwrap_or(usize::MAX),
+            artifact,
+        })
+    }
+
+    /// Makes an instance and calls its `setup`. Blocks.
+    pub(crate) async fn build<G: Guest>(self: &Arc<Self>, slot: u32, abandon: &Arc<Abandon>) -> Result<Live<G>, Fault> {
+        let engine = self.artifact.engine();
+        let output = Output::new(self.who.label.clone(), Arc::clone(&engine.ticks));
+        let wasi = grants::context(&self.grants, &self.who.place, self.artifact.base(), &output)?;
+        let state = State {
+            table: ResourceTable::new(),
+            wasi,
+            http: WasiHttpCtx::new(),
+            no_http: NoHttp { output: Arc::clone(&output) },
+            limiter: Limiter::new(self.memory_bytes),
+            output: Arc::clone(&output),
+            place: self.who.place.as_str().into(),
+        };
+        let mut store = Store::new(&engine.wasmtime, state);
+        store.limiter(|state| &mut state.limiter);
+        let stopped = |stop: Stop| stop.fault(&self.who, &output);
+        let pre = self.artifact.pre();
+        let instance = meter::timed(
+            &mut store,
+            &engine.ticks,
+            self.who.deadline,
+            abandon,
+            "instantiation",
+            async |store: &mut Store<State>| pre.instantiate_async(store).await,
+        )
+        .await
+        .map_err(stopped)?;
+        let guest = G::load(&mut store, &instance, self.artifact.contract()).map_err(|error| {
+            Fault::config(format!("`{}` does not keep to the contract it names", self.who.label))
+                .because(format!("{error:#}"))
+                .hint("build it again with this Tidegate's text of the contract")
+        })?;
+        let context =
+            types::Context { name: self.name.clone(), slot, slots: self.slots, options: self.options.clone() };
+        let described = meter::timed(
+            &mut store,
+            &engine.ticks,
+            self.who.deadline,
+            abandon,
+            "setup",
+            async |store: &mut Store<State>| guest.setup(store, &context).await,
+        )
+        .await
+        .map_err(stopped)?
+        .map_err(|words| {
+            Fault::config(format!("`{}` does not accept its options", self.who.label))
+                .because(printable(&words, WORDS_BYTES))
+                .hint(format!("correct `{}.options`", self.who.place))
+        })?;
+        Ok(Live { plan: Arc::clone(self), store, guest, described, output, prepared: false, generation: 0 })
+    }
+}
+
+/// An instance that nothing has stopped yet.
+pub(crate) struct Live<G: Guest> {
+    plan: Arc<Plan>,
+    store: Store<State>,
+    guest: G,
+    pub(crate) described: G::Described,
+    output: Arc<Output>,
+    /// It has been asked to get ready for its first record.
+    pub(crate) prepared: bool,
+    /// Tells it from the instances that its slot had before.
+    pub(crate) generation: u64,
+}
+
+impl<G: Guest> Live<G> {
+    /// Calls the guest. After an error the instance must not be used again.
+    pub(crate) async fn call<T>(
+        &mut self,
+        hook: &'static str,
+        abandon: &Arc<Abandon>,
+        call: impl AsyncFnOnce(&G, &mut Store<State>) -> wasmtime::Result<T>,
+    ) -> Result<T, Stop> {
+        let guest = &self.guest;
+        let ticks = &self.plan.artifact.engine().ticks;
+        let call = async |store: &mut Store<State>| call(guest, store).await;
+        meter::timed(&mut self.store, ticks, self.plan.who.deadline, abandon, hook, call).await
+    }
+
+    /// Gets the instance ready for its first record, once.
+    pub(crate) async fn prepare(&mut self, abandon: &Arc<Abandon>) -> Result<(), CallError> {
+        if self.prepared {
+            return Ok(());
+        }
+        let answer = self.call(G::PREPARE, abandon, async |guest, store| guest.prepare(store).await).await;
+        match answer {
+            Ok(Ok(())) => {
+                self.prepared = true;
+                Ok(())
+            }
+            // No row is at stake here, so there is none to blame either.
+            Ok(Err(types::Fault::Reject(words))) => {
+                Err(fault(&self.plan.who, G::PREPARE, G::ROLE, types::Fault::Fatal(words)))
+            }
+            Ok(Err(answered)) => Err(fault(&self.plan.who, G::PREPARE, G::ROLE, answered)),
+            Err(stop) => Err(CallError::Retry(self.obituary(stop))),
+        }
+    }
+
+    /// What is said of the end of the instance.
+    pub(crate) fn obituary(&self, stop: Stop) -> Fault {
+        stop.fault(&self.plan.who, &self.output)
+    }
+}
+
+/// Why an instance must not be used again.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    /// The sandbox stopped it, or it stopped itself.
+    Trapped { hook: &'static str, error: wasmtime::Error },
+    /// It ran for as long as a call may take.
+    Overran { hook: &'static str, error: Option<wasmtime::Error> },
+    /// It waited for the host's side for as long as a call may take.
+    Waited { hook: &'static str },
+    /// It answered what the contract does not allow.
+    Broke { hook: &'static str, how: String },
+    /// Nobody waits for the answer any more.
+    Abandoned,
+}
+
+impl Stop {
+    /// In words.
+    pub(crate) fn fault(self, who: &Who, output: &Output) -> Fault {
+        match self {
+            Self::Trapped { hook, error } => who.trapped(hook, &error, output),
+            Self::Overran { hook, error } => who.overran(hook, error.as_ref(), output),
+            Self::Waited { hook } => who.waited(hook, output),
+            Self::Broke { hook, how } => who.broke(hook, &how, output),
+            Self::Abandoned => Fault::host(format!("a call of `{}` was given up", who.label)),
+        }
+    }
+
+    /// Whether the outcome may be the destination's doing, not the guest's.
+    pub(crate) fn is_waiting(&self) -> bool {
+        matches!(self, Self::Waited { .. } | Self::Abandoned)
+    }
+}
+
+/// A wait that a guest asks for, within its bound (S33).
+pub(crate) fn backpressure(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds).min(LONGEST_BACKPRESSURE)
+}
+
+/// A fault that the guest answered, typed (S44). What may succeed later is blamed on what the plugin talks to.
+pub(crate) fn fault(who: &Who, hook: &str, role: Role, answered: types::Fault) -> CallError {
+    let label = &who.label;
+    let refused = |message: String| match role {
+        Role::Sink => Fault::destination(message),
+        Role::Collector => Fault::plugin(message),
+    };
+    let words = |words: &str| printable(words, WORDS_BYTES);
+    match answered {
+        types::Fault::Backpressure(wait) => CallError::Backpressure(backpressure(wait)),
+        types::Fault::Retry(why) => {
+            CallError::Retry(Fault::destination(format!("`{label}` asks to try `{hook}` again")).because(words(&why)))
+        }
+        types::Fault::Reject(why) => {
+            CallError::Reject(refused(format!("`{label}` refused the rows of `{hook}`")).because(words(&why)))
+        }
+        types::Fault::Fatal(why) => {
+            CallError::Fatal(refused(format!("`{label}` cannot go on after `{hook}`")).because(words(&why)))
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! What a guest says, and what is said of it when the sandbox stopped it.
+
+use std::time::Duration;
+
+use wasmtime::WasmBacktrace;
+
+use super::imports::Exceeded;
+use crate::model::Fault;
+
+mod output;
+
+pub(crate) use output::{Channel, Output, printable};
+
+/// Most frames of a guest's stack that a fault names.
+const FRAMES: usize = 4;
+/// Most of a guest's last lines that a fault repeats.
+const REPEATED_LINES: usize = 3;
+/// Most bytes of each of them, and of a guest's words in a fault.
+pub(crate) const WORDS_BYTES: usize = 600;
+
+/// Who a plugin is, in messages.
+#[derive(Clone, Debug)]
+pub(crate) struct Who {
+    /// The name in messages: `plugin/csv`, `collect`.
+    pub(crate) label: String,
+    /// Where it stands in the configuration: `sinks.plugin.csv`, `collect`.
+    pub(crate) place: String,
+    /// The most memory that one instance may have, in MiB.
+    pub(crate) memory_mebibytes: u64,
+    /// The longest that one call may take.
+    pub(crate) deadline: Duration,
+}
+
+impl Who {
+    /// `sinks.plugin.csv` is called `plugin/csv`.
+    pub(crate) fn label_of(place: &str) -> String {
+        place.strip_prefix("sinks.").unwrap_or(place).replacen('.', "/", 1)
+    }
+
+    /// The guest stopped by itself: a panic, an `unreachable`, a lie about memory, or a limit.
+    pub(crate) fn trapped(&self, hook: &str, error: &wasmtime::Error, output: &Output) -> Fault {
+        let Self { label, place, memory_mebibytes, .. } = self;
+        let exceeded = error.chain().find_map(|cause| cause.downcast_ref::<Exceeded>());
+        let mut fault = match exceeded {
+            Some(Exceeded { memory: true, .. }) => Fault::plugin(format!(
+                "`{label}` needed more memory in `{hook}` than its limit of {memory_mebibytes} MiB"
+            ))
+            .hint(format!("if that is legitimate, raise `{place}.limits.memory_mebibytes`")),
+            _ => Fault::plugin(format!("`{label}` trapped in `{hook}`")),
+        };
+        let said = output.last_call();
+        let (complaint, before) = complaint(&said);
+        fault.causes.extend(complaint.map(|words| format!("guest panic: {}", printable(&words, WORDS_BYTES))));
+        fault.causes.push(printable(&error.root_cause().to_string(), WORDS_BYTES));
+        fault.causes.extend(stack(error));
+        fault.causes.extend(last_output(&before));
+        fault
+    }
+
+    /// The guest ran for as long as a call may take.
+    pub(crate) fn overran(&self, hook: &str, error: Option<&wasmtime::Error>, output: &Output) -> Fault {
+        let mut fault = Fault::plugin(format!(
+            "`{}` was still running in `{hook}` when its {} s were over, and was stopped",
+            self.label,
+            self.deadline.as_secs_f64()
+        ))
+        .hint(format!("if that is legitimate, raise `{}.limits.call_timeout_seconds`", self.place));
+        fault.causes.extend(error.and_then(stack));
+        fault.causes.extend(last_output(&output.last_call()));
+        fault
+    }
+
+    /// The guest waited for the host's side for as long as a call may take.
+    pub(crate) fn waited(&self, hook: &str, output: &Output) -> Fault {
+        let mut fault = Fault::destination(format!(
+            "`{}` was still waiting in `{hook}` when its {} s were over, and was stopped",
+            self.label,
+            self.deadline.as_secs_f64()
+        ))
+        .hint(format!("if that is legitimate, raise `{}.limits.call_timeout_seconds`", self.place));
+        fault.causes.extend(last_output(&output.last_call()));
+        fault
+    }
+
+    /// The guest answered what the contract does not allow, so nothing of the call counts.
+    pub(crate) fn broke(&self, hook: &str, how: &str, output: &Output) -> Fault {
+        let mut fault = Fault::plugin(format!("`{}` broke the contract in `{hook}`", self.label)).because(how);
+        fault.causes.extend(last_output(&output.last_call()));
+        fault
+    }
+}
+
+/// The guest's innermost functions, so that a loop or a trap can be found without its output.
+fn stack(error: &wasmtime::Error) -> Option<String> {
+    let backtrace = error.downcast_ref::<WasmBacktrace>()?;
+    let names: Vec<String> = backtrace
+        .frames()
+        .iter()
+        .filter_map(|frame| frame.symbols().first().and_then(|symbol| symbol.name()).or(frame.func_name()))
+        .map(|name| format!("`{}`", printable(name, WORDS_BYTES)))
+        .take(FRAMES)
+        .collect();
+    (!names.is_empty()).then(|| format!("in {}", names.join(", called by ")))
+}
+
+fn last_output(lines: &[String]) -> Option<String> {
+    let from = lines.len().saturating_sub(REPEATED_LINES);
+    let lines: Vec<String> = lines.get(from..)?.iter().map(|line| printable(line, WORDS_BYTES)).collect();
+    (!lines.is_empty()).then(|| format!("last output: {}", lines.join(" | ")))
+}
+
+/// What the guest itself said of its end, in the manner of its language, and what it had said before.
+fn complaint(lines: &[String]) -> (Option<String>, Vec<String>) {
+    let found = lines.iter().enumerate().rev().find_map(|(at, line)| {
+        let after = lines.get(at + 1..).unwrap_or_default();
+        let words = rust_panic(line, after)
+            .or_else(|| python_traceback(line, after))
+            .or_else(|| line.starts_with("Uncaught ").then(|| line.clone()))
+            .or_else(|| line.strip_prefix("panic: ").map(str::to_owned))?;
+        Some((at, words))
+    });
+    match found {
+        Some((at, words)) => (Some(words), lines.get(..at).unwrap_or_default().to_vec()),
+        None => (None, lines.to_vec()),
+    }
+}
+
+/// `thread '<unnamed>' panicked at src/lib.rs:7:9:`, and the words on the next line.
+fn rust_panic(line: &str, after: &[String]) -> Option<String> {
+    let (_, place) = line.split_once(" panicked at ")?;
+    let place = place.trim_end_matches(':');
+    Some(match after.first() {
+        Some(words) => format!("{words} ({place})"),
+        None => place.to_owned(),
+    })
+}
+
+/// `Traceback …`, indented frames, and the exception on the first line that is not indented.
+fn python_traceback(line: &str, after: &[String]) -> Option<String> {
+    if !line.starts_with("Traceback (most recent call last)") {
+        return None;
+    }
+    let end = after.iter().position(|line| !line.starts_with(' '))?;
+    let exception = after.get(end)?;
+    let frame = after.get(..end)?.iter().rev().find_map(|line| {
+        let (file, rest) = line.trim_start().strip_prefix("File \"")?.split_once("\", line ")?;
+        let number: String = rest.chars().take_while(char::is_ascii_digit).collect();
+        let file = file.rsplit('/').next().unwrap_or(file);
+        Some(format!(" ({file}:{number})"))
+    });
+    Some(format!("{exception}{}", frame.unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    fn lines(text: &str) -> Vec<String> {
+        text.lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn a_rust_panic_is_read_from_the_output() {
+        let said =
+            lines("writing batch of 200\nthread '<unnamed>' panicked at src/lib.rs:7:9:\nno such column\nnote: run");
+        let (words, before) = complaint(&said);
+        assert_eq!(words.unwrap(), "no such column (src/lib.rs:7:9)");
+        assert_eq!(before, lines("writing batch of 200"));
+    }
+
+    #[test]
+    fn a_python_traceback_is_read_from_the_output() {
+        let said = lines(
+            "Traceback (most recent call last):\n  File \"/app/app.py\", line 18, in deliver\n    row['order_id']\nKeyError: 'order_id'",
+        );
+        assert_eq!(complaint(&said).0.unwrap(), "KeyError: 'order_id' (app.py:18)");
+    }
+
+    #[test]
+    fn nothing_said_is_no_complaint() {
+        assert_eq!(complaint(&lines("all good")), (None, lines("all good")));
+    }
+
+    #[test]
+    fn places_become_labels() {
+        assert_eq!(Who::label_of("sinks.plugin.csv"), "plugin/csv");
+        assert_eq!(Who::label_of("collect"), "collect");
+    }
+}
