@@ -1,0 +1,62 @@
+//! Values as JSON lines.
+
+use serde::de::IgnoredAny;
+
+use crate::model::{Batch, Failure};
+
+/// Fills `block` with the lines of `rows`, behind one leading `\n` that ends somebody's half line when there is one.
+/// Returns the rows that have a line; the others are added to `failures`.
+pub(super) fn fill(block: &mut Vec<u8>, batch: &Batch, rows: &[u32], failures: &mut Vec<Failure>) -> Vec<u32> {
+    let values = || rows.iter().map(|&row| batch.values.get(row as usize));
+    block.clear();
+    block.reserve(1 + values().map(|value| value.map_or(0, <[u8]>::len) + 1).sum::<usize>());
+    block.push(b'\n');
+    let mut filled = Vec::with_capacity(rows.len());
+    for (&row, value) in rows.iter().zip(values()) {
+        match check(value) {
+            Ok(value) => {
+                push(block, value);
+                filled.push(row);
+            }
+            Err(reason) => failures.push(Failure::reject(row, reason)),
+        }
+    }
+    filled
+}
+
+/// The value, when it is exactly one JSON document in UTF-8.
+fn check(value: Option<&[u8]>) -> Result<&[u8], String> {
+    let value = value.ok_or("the value is null, and a line needs a JSON document")?;
+    // As text first: serde_json passes over the inside of strings that nobody asks for without looking at its encoding.
+    let text = str::from_utf8(value)
+        .map_err(|error| format!("the value is not UTF-8 from byte {} on", error.valid_up_to()))?;
+    serde_json::from_str::<IgnoredAny>(text).map_err(|error| format!("the value is not valid JSON: {error}"))?;
+    Ok(value)
+}
+
+/// Appends one valid JSON document as one line.
+fn push(block: &mut Vec<u8>, value: &[u8]) {
+    if value.contains(&b'\n') || value.contains(&b'\r') {
+        compact(block, value);
+    } else {
+        block.extend_from_slice(value);
+    }
+    block.push(b'\n');
+}
+
+/// Appends a valid JSON document without its insignificant whitespace. Every other byte stays, so numbers keep their
+/// digits, objects their order and their duplicates, strings their escapes; a parsed tree would change some of them.
+fn compact(block: &mut Vec<u8>, value: &[u8]) {
+    let (mut in_string, mut escaped) = (false, false);
+    for &byte in value {
+        if in_string {
+            in_string = escaped || byte != b'"';
+            escaped = !escaped && byte == b'\\';
+        } else if byte.is_ascii_whitespace() {
+            continue;
+        } else {
+            in_string = byte == b'"';
+        }
+        block.push(byte);
+    }
+}
