@@ -92,3 +92,8 @@ impl Clock for VirtualClock {
         longest.mul_f64(share)
     }
 }
+
+/// The same machine's clock that never goes back, for threads of a client library, which know of no runtime.
+pub fn instant() -> std::time::Instant {
+    std::time::Instant::now()
+}

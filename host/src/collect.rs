@@ -83,6 +83,11 @@ pub trait Collect: Send + Sync {
         Ok(None)
     }
 
+    /// Whether [`Self::delivery_error`] is to be asked; without it every failure is dead-lettered.
+    fn has_delivery_hook(&self) -> bool {
+        false
+    }
+
     /// What to do with payloads that a sink did not take. A hook that fails answers [`Action::Dlq`] (S84).
     async fn delivery_error(&self, error: &DeliveryError) -> Action {
         let _ = error;

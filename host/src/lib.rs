@@ -1,6 +1,7 @@
 //! Tidegate takes records from Kafka to native and WebAssembly sinks, and commits offsets only for what arrived.
 
 pub mod cli;
+pub mod checkpoint;
 pub mod clock;
 pub mod collect;
 pub mod config;
@@ -9,3 +10,4 @@ pub mod pipeline;
 pub mod plugin;
 pub mod sink;
 pub mod source;
+pub mod telemetry;

@@ -1,3 +1,168 @@
-//! The loop: poll, collect, route, deliver, checkpoint.
+//! The loop: poll, collect, route, deliver, checkpoint. Generic over source, sinks and clock, so that the simulator runs
+//! this very loop.
 
+pub mod assignment;
+pub mod deliver;
+pub mod dlq;
+pub mod gather;
 pub mod options;
+pub mod route;
+pub mod shared;
+pub mod worker;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::collect::Collect;
+use crate::model::{Fault, SinkKind};
+use crate::sink::Sink;
+use crate::source::{Event, Source};
+use crate::telemetry::Counters;
+use assignment::Assignment;
+use dlq::DeadLetters;
+use route::Routes;
+use shared::{Settings, Shared, SinkSlot, millis, seconds};
+
+/// The longest that one sink's or the queue's `close` may take (S57).
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Everything a pipeline is made of, save its source and clock. The sinks are connected.
+pub struct Parts {
+    /// The sinks in order of registration: kind, name, sink.
+    pub sinks: Vec<(SinkKind, String, Arc<dyn Sink>)>,
+    /// What turns records into payloads.
+    pub collector: Arc<dyn Collect>,
+    /// The collector's name, for dead letters.
+    pub collector_name: String,
+    /// Where given-up payloads go.
+    pub dlq: Arc<dyn DeadLetters>,
+    /// The configuration.
+    pub settings: Settings,
+    /// What is counted.
+    pub counters: Arc<Counters>,
+}
+
+/// Runs until `stop` completes, the source ends, or a fault ends it; then drains within `executor.drain_timeout_seconds`
+/// and closes everything (S54–S57).
+///
+/// # Errors
+/// The first fault that ended it. What was settled is committed all the same.
+pub async fn run<S: Source, C: Clock>(
+    parts: Parts,
+    mut source: S,
+    clock: C,
+    stop: impl Future<Output = ()> + Send,
+) -> Result<(), Fault> {
+    let Parts { sinks, collector, collector_name, dlq, settings, counters } = parts;
+    let drain = seconds(settings.executor.drain_timeout_seconds);
+    let shared = Arc::new(Shared {
+        routes: Routes::new(sinks.iter().map(|(kind, name, _)| (*kind, name.as_str()))),
+        sinks: sinks
+            .into_iter()
+            .map(|(kind, name, sink)| {
+                let description = sink.description();
+                let counters = counters.sink(&format!("{kind}/{name}"));
+                SinkSlot { kind, name, sink, description, counters }
+            })
+            .collect(),
+        collector,
+        collector_name,
+        dlq,
+        settings,
+        clock: clock.clone(),
+        counters,
+        buffered_bytes: AtomicU64::new(0),
+    });
+    let mut assignment = Assignment::new(shared.clone());
+    let outcome = serve(&mut source, &mut assignment, stop).await;
+    let drained = close_workers(&mut source, &mut assignment, clock.now() + millis(drain)).await;
+    close_parts(&shared, &mut source).await;
+    outcome.and(drained)
+}
+
+/// Follows the assignment until there is a reason to end.
+async fn serve<S: Source, C: Clock>(
+    source: &mut S,
+    assignment: &mut Assignment<C>,
+    stop: impl Future<Output = ()>,
+) -> Result<(), Fault> {
+    tokio::pin!(stop);
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut stop => return Ok(()),
+            Some(ended) = assignment.ended() => {
+                assignment.release(source).await;
+                if let Some(fault) = ended.fault {
+                    return Err(fault);
+                }
+            }
+            change = source.next() => match change {
+                Event::Assigned(readers) => assignment.assign(readers),
+                Event::Revoked(partitions) => assignment.leave(source, partitions, false).await,
+                Event::Lost(partitions) => assignment.leave(source, partitions, true).await,
+                Event::Failed(fault) => return Err(fault),
+                Event::Ended => return Ok(()),
+            },
+        }
+    }
+}
+
+/// Gives every worker until `deadline` for its last cut. Changes of the assignment go on being answered meanwhile.
+async fn close_workers<S: Source, C: Clock>(
+    source: &mut S,
+    assignment: &mut Assignment<C>,
+    deadline: u64,
+) -> Result<(), Fault> {
+    assignment.close_all(deadline);
+    let mut outcome = Ok(());
+    let mut listening = true;
+    while !assignment.is_empty() {
+        tokio::select! {
+            biased;
+            Some(ended) = assignment.ended() => {
+                assignment.release(source).await;
+                if let Some(fault) = ended.fault {
+                    outcome = outcome.and(Err(fault));
+                }
+            }
+            change = source.next(), if listening => match change {
+                // What comes now is not begun any more; leaving the group gives it back.
+                Event::Assigned(_) => {}
+                Event::Revoked(partitions) => assignment.leave(source, partitions, false).await,
+                Event::Lost(partitions) => assignment.leave(source, partitions, true).await,
+                Event::Failed(_) | Event::Ended => listening = false,
+            },
+        }
+    }
+    assignment.release(source).await;
+    outcome
+}
+
+/// S57: every sink, then the dead letter queue, then the consumer; errors are logged and never stop the others.
+async fn close_parts<S: Source, C: Clock>(shared: &Shared<C>, source: &mut S) {
+    for slot in &shared.sinks {
+        tokio::select! {
+            biased;
+            closed = slot.sink.close() => {
+                if let Err(fault) = closed {
+                    tracing::warn!(sink = slot.label(), %fault, "a sink did not close cleanly");
+                }
+            }
+            () = shared.clock.sleep(CLOSE_TIMEOUT) => tracing::warn!(sink = slot.label(), "a sink took too long to close"),
+        }
+    }
+    let rest = async {
+        shared.collector.close().await;
+        shared.dlq.close().await;
+    };
+    tokio::select! {
+        biased;
+        () = rest => {}
+        () = shared.clock.sleep(CLOSE_TIMEOUT) => tracing::warn!("the dead letter queue took too long to close"),
+    }
+    source.close().await;
+}

@@ -10,6 +10,7 @@
 //! **Cancellation.** `next` and `read` may be dropped while they wait and lose nothing.
 
 use std::fmt;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 
@@ -36,7 +37,7 @@ pub enum Event<R> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Read {
     /// Records, at least one; at most a window's worth (S59).
-    Records(Batch),
+    Records(Arc<Batch>),
     /// No record, but the position moved: the offsets below it hold only what is no record, such as a transaction's
     /// markers (S98, S99).
     Position(Offset),

@@ -76,8 +76,10 @@ pub struct Batch {
     pub keys: Column,
     /// Values; null for a tombstone.
     pub values: Column,
-    /// Headers per row; empty when no row has any.
+    /// Headers per row; empty when no row has any. Written by [`Batch::push_headers`] only.
     pub header_counts: Vec<u32>,
+    /// Where each row's headers start; as long as `header_counts`.
+    header_starts: Vec<usize>,
     /// Header names, row after row.
     pub header_names: Column,
     /// Header values, row after row.
@@ -123,6 +125,7 @@ impl Batch {
             keys: Column::with_capacity(rows, rows * 8),
             values: Column::with_capacity(rows, value_bytes),
             header_counts: Vec::new(),
+            header_starts: Vec::new(),
             header_names: Column::default(),
             header_values: Column::default(),
             targets: Column::default(),
@@ -156,11 +159,13 @@ impl Batch {
         self.values.push(value);
         if !self.header_counts.is_empty() {
             self.header_counts.push(0);
+            self.header_starts.push(self.header_names.len());
         }
     }
 
     /// Gives the last row its headers, in order, duplicates allowed (S17).
     pub fn push_headers<'h>(&mut self, headers: impl IntoIterator<Item = (&'h [u8], Option<&'h [u8]>)>) {
+        let start = self.header_names.len();
         let mut count = 0;
         for (name, value) in headers {
             self.header_names.push(Some(name));
@@ -172,6 +177,7 @@ impl Batch {
         }
         // Only now is it known that some row has headers: the rows before it get their zeros.
         self.header_counts.resize(self.offsets.len(), 0);
+        self.header_starts.resize(self.offsets.len(), start);
         if let Some(last) = self.header_counts.last_mut() {
             *last = count;
         }
@@ -204,12 +210,8 @@ impl Batch {
 
     /// The headers of a row, in order.
     pub fn headers(&self, row: usize) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
-        let (start, count) = if self.header_counts.is_empty() {
-            (0, 0)
-        } else {
-            let start: u32 = self.header_counts[..row].iter().sum();
-            (start as usize, self.header_counts[row] as usize)
-        };
+        let count = self.header_counts.get(row).map_or(0, |count| *count as usize);
+        let start = self.header_starts.get(row).copied().unwrap_or(0);
         (start..start + count)
             .map(|header| (self.header_names.get(header).unwrap_or_default(), self.header_values.get(header)))
     }
@@ -218,20 +220,67 @@ impl Batch {
     pub fn select(&self, rows: &[usize]) -> Self {
         let mut chosen = Self::new(self.source.clone());
         for &row in rows {
-            chosen.push(self.offsets[row], self.timestamps[row], self.keys.get(row), self.values.get(row));
-            if !self.header_counts.is_empty() {
-                chosen.push_headers(self.headers(row));
-            }
-            if !self.ordinals.is_empty() {
-                chosen.ordinals.push(self.ordinals[row]);
-            }
-            if !self.targets.is_empty() {
-                chosen.targets.push(self.targets.get(row));
-            }
-            if !self.ttls.is_empty() {
-                chosen.ttls.push(self.ttls[row]);
-            }
+            chosen.push_row(self, row);
         }
         chosen
+    }
+
+    /// Appends one row of another batch with all that belongs to it.
+    ///
+    /// # Panics
+    /// When the other batch has no such row.
+    pub fn push_row(&mut self, other: &Self, row: usize) {
+        let before = self.len();
+        self.push(other.offsets[row], other.timestamps[row], other.keys.get(row), other.values.get(row));
+        self.push_headers(other.headers(row));
+        // Columns that only some batches have start late: the rows before get what their absence meant.
+        if !other.ordinals.is_empty() || !self.ordinals.is_empty() {
+            self.ordinals.resize(before, 0);
+            self.ordinals.push(other.ordinals.get(row).copied().unwrap_or(0));
+        }
+        if !other.targets.is_empty() || !self.targets.is_empty() {
+            while self.targets.len() < before {
+                self.targets.push(None);
+            }
+            self.targets.push(if other.targets.is_empty() { None } else { other.targets.get(row) });
+        }
+        if !other.ttls.is_empty() || !self.ttls.is_empty() {
+            self.ttls.resize(before, 0);
+            self.ttls.push(other.ttls.get(row).copied().unwrap_or(0));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Headers<'h> = Vec<(&'h [u8], Option<&'h [u8]>)>;
+
+    /// S17: keys and headers may be null, headers are ordered with duplicates, and a selection keeps all of it.
+    #[test]
+    fn s17_rows_keep_nulls_headers_and_late_columns() {
+        let mut first = Batch::new(TopicPartition::new("t", 1));
+        first.push(1, 10, None, Some(b"a"));
+        first.push(2, 11, Some(b"k"), None);
+        first.push_headers([(b"h".as_slice(), Some(b"1".as_slice())), (b"h".as_slice(), None)]);
+        first.push(3, 12, Some(b""), Some(b""));
+        let mut second = Batch::new(TopicPartition::new("t", 1));
+        second.push(4, 13, None, Some(b"b"));
+        second.ordinals.push(2);
+        second.targets.push(Some(b"file"));
+        second.ttls.push(5);
+
+        let mut joined = first.select(&[2, 1]);
+        joined.push_row(&second, 0);
+        let expected: Headers<'_> = vec![(b"h", Some(b"1")), (b"h", None)];
+        assert_eq!(joined.headers(1).collect::<Headers<'_>>(), expected);
+        assert_eq!(joined.headers(0).count() + joined.headers(2).count(), 0);
+        assert_eq!(joined.offsets, [3, 2, 4]);
+        let last = joined.row(2);
+        assert_eq!((last.ordinal, last.target, last.ttl), (2, Some("file"), Some(5)));
+        let middle = joined.row(1);
+        assert_eq!((middle.key, middle.value, middle.target, middle.ttl), (Some(b"k".as_slice()), None, None, None));
+        assert_eq!(joined.row(0).value, Some(b"".as_slice()));
     }
 }

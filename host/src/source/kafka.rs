@@ -1,9 +1,44 @@
-//! Kafka as a source.
+//! Kafka as a source: one consumer on a thread of its own, which alone polls, pauses, seeks and assigns. Orders come to it
+//! over a channel, and what librdkafka reports leaves it over another (S45a).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 
+use async_trait::async_trait;
+use rdkafka::consumer::BaseConsumer;
 use schemars::JsonSchema;
 use serde::Deserialize;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Event, Source};
+use crate::model::{Fault, TopicPartition};
+use crate::pipeline::options::WindowOptions;
+
+mod commit;
+mod config;
+mod context;
+mod headers;
+mod lane;
+mod offsets;
+mod poller;
+mod probe;
+mod reader;
+mod rewind;
+
+pub use probe::probe;
+pub use reader::KafkaReader;
+
+use context::{Bell, Context};
+use poller::{Command, Poller};
+
+/// Orders that may wait for the polling thread; who sends one more waits.
+const COMMANDS: usize = 256;
+/// Changes of the assignment that may wait for [`Source::next`]. librdkafka reports the next one only after the last was
+/// answered, so that a handful is all there ever is.
+const EVENTS: usize = 16;
+/// How long a stop waits for the group to be left before the consumer is abandoned to the end of the process.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// One broker list, as one string or as many.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -48,6 +83,19 @@ pub struct Options {
     /// Seconds that a revoked partition may take to settle, flush and commit; at most a fifth of
     /// `max.poll.interval.ms` (S46).
     pub revoke_budget_seconds: f64,
+    /// What happens when records between the committed offset and the first one that the broker still has are gone (S52).
+    pub on_offset_gap: OnOffsetGap,
+}
+
+/// What happens when records that were never read are gone from the broker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnOffsetGap {
+    /// Tidegate stops and says which offsets are missing.
+    #[default]
+    Stop,
+    /// Reading goes on at the first record that there is, and the loss is logged.
+    Continue,
 }
 
 impl Default for Options {
@@ -59,6 +107,7 @@ impl Default for Options {
             group: String::new(),
             properties: BTreeMap::new(),
             revoke_budget_seconds: 10.0,
+            on_offset_gap: OnOffsetGap::default(),
         }
     }
 }
@@ -68,5 +117,80 @@ impl Options {
     pub fn topics(&self) -> Vec<String> {
         let one = Some(self.source_topic.clone()).filter(|topic| !topic.is_empty());
         one.into_iter().chain(self.source_topics.iter().cloned()).collect()
+    }
+}
+
+/// A member of the consumer group.
+pub struct KafkaSource {
+    commands: mpsc::Sender<Command>,
+    events: mpsc::Receiver<Event<KafkaReader>>,
+    bell: Arc<Bell>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl KafkaSource {
+    /// Joins the group and starts the polling thread. Reaches no broker: [`probe`] does, before.
+    ///
+    /// # Errors
+    /// When an option cannot be used.
+    pub fn start(options: &Options, window: &WindowOptions) -> Result<Self, Fault> {
+        let config::Consumer { client, first } = config::consumer(options)?;
+        let bell = Arc::new(Bell::default());
+        let mut consumer: BaseConsumer<Context> = client
+            .create_with_context(Context::default())
+            .map_err(|error| Fault::config("the Kafka consumer cannot be created").because(error))?;
+        consumer.set_nonempty_callback({
+            let bell = Arc::clone(&bell);
+            move || bell.ring()
+        });
+        let (commands, orders) = mpsc::channel(COMMANDS);
+        let (reports, events) = mpsc::channel(EVENTS);
+        let settings = poller::Settings {
+            topics: options.topics(),
+            window_records: window.max_records.max(1),
+            window_bytes: window.max_bytes.max(1),
+            first,
+            on_offset_gap: options.on_offset_gap,
+        };
+        let poller =
+            Poller::new(Arc::new(consumer), settings, Arc::clone(&bell), (commands.downgrade(), orders), reports)?;
+        let thread = std::thread::Builder::new()
+            .name("kafka-poll".into())
+            .spawn(move || poller.run())
+            .map_err(|error| Fault::host("the thread that polls Kafka cannot be started").because(error))?;
+        Ok(Self { commands, events, bell, thread: Some(thread) })
+    }
+
+    async fn order(&self, command: Command) {
+        // A thread that is gone holds nothing that the order could be about.
+        let _ = self.commands.send(command).await;
+        self.bell.ring();
+    }
+}
+
+#[async_trait]
+impl Source for KafkaSource {
+    type Reader = KafkaReader;
+
+    async fn next(&mut self) -> Event<KafkaReader> {
+        match self.events.recv().await {
+            Some(event) => event,
+            None => Event::Failed(Fault::host("the thread that polls Kafka has ended")),
+        }
+    }
+
+    async fn release(&mut self, partitions: Vec<TopicPartition>) {
+        let (done, released) = oneshot::channel();
+        self.order(Command::Release { partitions, done }).await;
+        let _ = released.await;
+    }
+
+    async fn close(&mut self) {
+        let Some(thread) = self.thread.take() else { return };
+        self.order(Command::Close).await;
+        let joined = tokio::task::spawn_blocking(move || thread.join());
+        if tokio::time::timeout(CLOSE_PATIENCE * 2, joined).await.is_err() {
+            tracing::warn!("the Kafka consumer did not close in time and is left to the end of the process");
+        }
     }
 }

@@ -1,0 +1,427 @@
+//! When one partition's checkpoint is due, and its ordered steps.
+//!
+//! A plain state machine without tokio, Kafka or a clock: [`Partition::next`] says what to do, the worker does it and reports
+//! back. Everything about offsets is decided here, so what runs in production is what the simulator runs. The watermark
+//! of the [`ledger`] is the only source of offsets to commit (S1).
+
+pub mod ledger;
+pub mod order;
+pub mod window;
+
+use crate::model::Offset;
+use ledger::{Ledger, Obligation, WentBack};
+
+/// Milliseconds on the caller's clock, which never goes back.
+pub type Millis = u64;
+
+/// Commits tried for one checkpoint before the partition gives up (S12).
+pub const MAX_COMMIT_ATTEMPTS: u32 = 10;
+
+/// Rewinds that may find a record missing before it counts as deleted at the source (S34a).
+pub const MAX_REPEATED_REWINDS: u32 = 3;
+
+/// When a checkpoint is due, and how often a partition may fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Milliseconds from a checkpoint's creation until it is due (S6, S7).
+    pub interval: Millis,
+    /// Records after which it is due; 0 for never (S6).
+    pub every_records: u64,
+    /// Bytes in buffering sinks at which it is due (S15).
+    pub max_bytes: u64,
+    /// Records not yet committed at which it is due (S15, S102).
+    pub max_records: u64,
+    /// Aborts in a row, without progress and not through the destination, that end the partition (S41).
+    pub max_consecutive_aborts: u32,
+}
+
+/// What the worker has to do next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Read a window; come back without one at `until`.
+    Read {
+        /// When the open checkpoint is due.
+        until: Millis,
+    },
+    /// Settle the window that was opened.
+    Process,
+    /// Flush the buffering sink of that index (S11).
+    Flush(usize),
+    /// Sync what direct sinks wrote (S11).
+    Sync,
+    /// Commit this offset, the watermark (S1).
+    Commit(Offset),
+    /// Tell every buffering sink to drop the partition's buffer (S26).
+    Discard,
+    /// Seek the source to this offset.
+    Rewind(Offset),
+    /// Wait before going on: after the `attempt`-th failure in a row, from 1.
+    BackOff {
+        /// Failures in a row.
+        attempt: u32,
+    },
+    /// Wait this long with the partition paused: a destination asked for it (S29).
+    Pause(Millis),
+    /// Nothing is left to do for this partition.
+    End,
+}
+
+/// Why a partition starts over from its watermark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Abort {
+    /// A plugin or Tidegate failed; counts towards the limit (S41).
+    Failure,
+    /// A destination failed, or a buffer went away through no fault of this partition; never counts (S41).
+    Destination,
+    /// A sync failed, so what was written since the last commit may not be on the disk: back to the committed offset.
+    Unsynced,
+    /// A buffering sink takes no more for that many milliseconds (S29).
+    Backpressure(Millis),
+}
+
+/// Why a window could not be opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// The source went back unasked (S13).
+    WentBack(WentBack),
+    /// The source went on above a record that is still owed (S34a).
+    Skipped {
+        /// The lowest record owed before the rewind.
+        expected: Offset,
+        /// The first record that came instead.
+        found: Offset,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Idle,
+    Window,
+    Flushing { next: usize },
+    Syncing,
+    Committing { attempt: u32, wait: bool },
+    Discarding,
+    Rewinding,
+    Waiting,
+    Ended,
+}
+
+/// One partition's way from window to commit. See the module's text.
+#[derive(Clone, Debug)]
+pub struct Partition {
+    limits: Limits,
+    buffering: Vec<bool>,
+    ledger: Ledger,
+    epoch: u64,
+    phase: Phase,
+    closing: bool,
+    committed: Offset,
+    created: Millis,
+    records: u64,
+    buffered_bytes: u64,
+    abort: Option<Abort>,
+    counted_aborts: u32,
+    failures: u32,
+    progress: Offset,
+    owed: Option<(Offset, u32)>,
+}
+
+impl Partition {
+    /// A partition assigned at `start`, everything below being committed. `buffering` tells for each sink, in order of
+    /// registration, whether it buffers.
+    pub fn new(limits: Limits, buffering: Vec<bool>, start: Offset, now: Millis) -> Self {
+        debug_assert!(buffering.len() <= ledger::MAX_SINKS, "the configuration refuses more sinks");
+        Self {
+            limits,
+            buffering,
+            ledger: Ledger::new(start),
+            epoch: 0,
+            phase: Phase::Idle,
+            closing: false,
+            committed: start,
+            created: now,
+            records: 0,
+            buffered_bytes: 0,
+            abort: None,
+            counted_aborts: 0,
+            failures: 0,
+            progress: start,
+            owed: None,
+        }
+    }
+
+    /// The offset below which every record is settled (S97).
+    pub fn watermark(&self) -> Offset {
+        self.ledger.watermark()
+    }
+
+    /// The offset that was last committed, or where the assignment started.
+    pub fn committed(&self) -> Offset {
+        self.committed
+    }
+
+    /// The next offset to read.
+    pub fn position(&self) -> Offset {
+        self.ledger.position()
+    }
+
+    /// Counts the partition's fresh starts: results of an earlier epoch mean nothing any more (S49).
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Bytes that buffering sinks hold for this partition.
+    pub fn buffered_bytes(&self) -> u64 {
+        self.buffered_bytes
+    }
+
+    /// What to do next. `pressed`: all partitions together hold as much in buffers as they may (S15).
+    pub fn next(&mut self, now: Millis, pressed: bool) -> Command {
+        loop {
+            match self.phase {
+                Phase::Idle if self.closing || self.is_due(now, pressed) => self.phase = Phase::Flushing { next: 0 },
+                Phase::Idle => {
+                    if now >= self.due_at() {
+                        // S10: an expired checkpoint without records is closed without asking anybody.
+                        self.begin_checkpoint(now);
+                    }
+                    return Command::Read { until: self.due_at() };
+                }
+                Phase::Window => return Command::Process,
+                Phase::Flushing { next } => {
+                    // S22: only a partition with processed records in this checkpoint is flushed.
+                    let sink = (next..self.buffering.len()).find(|sink| self.records > 0 && self.buffering[*sink]);
+                    match sink {
+                        Some(sink) => {
+                            self.phase = Phase::Flushing { next: sink };
+                            return Command::Flush(sink);
+                        }
+                        None => self.phase = Phase::Syncing,
+                    }
+                }
+                Phase::Syncing if self.watermark() > self.committed => return Command::Sync,
+                Phase::Syncing => self.phase = Phase::Committing { attempt: 0, wait: false },
+                Phase::Committing { attempt, wait: true } => return Command::BackOff { attempt },
+                Phase::Committing { .. } if self.watermark() > self.committed => {
+                    return Command::Commit(self.watermark());
+                }
+                Phase::Committing { .. } if self.closing => self.phase = Phase::Ended,
+                Phase::Committing { .. } => {
+                    self.begin_checkpoint(now);
+                    self.phase = Phase::Idle;
+                }
+                Phase::Discarding => return Command::Discard,
+                Phase::Rewinding => return Command::Rewind(self.position()),
+                Phase::Waiting => {
+                    return match self.abort {
+                        Some(Abort::Backpressure(wait)) => Command::Pause(wait),
+                        _ => Command::BackOff { attempt: self.failures },
+                    };
+                }
+                Phase::Ended => return Command::End,
+            }
+        }
+    }
+
+    /// A window was read: its records enter the ledger.
+    ///
+    /// # Errors
+    /// When the records are not the ones that have to come next; the partition then has to be aborted.
+    pub fn opened(&mut self, offsets: &[Offset]) -> Result<(), Refused> {
+        debug_assert_eq!(self.phase, Phase::Idle, "one window at a time");
+        if let (Some((expected, repeats)), Some(&found)) = (self.owed, offsets.first()) {
+            if found > expected && repeats < MAX_REPEATED_REWINDS {
+                self.owed = Some((expected, repeats + 1));
+                return Err(Refused::Skipped { expected, found });
+            }
+            self.owed = None;
+        }
+        for &offset in offsets {
+            self.ledger.open(offset).map_err(Refused::WentBack)?;
+        }
+        self.phase = Phase::Window;
+        Ok(())
+    }
+
+    /// The source has no record below `position` any more (S99).
+    pub fn advanced(&mut self, position: Offset) {
+        // A record that is owed after a rewind is still to come, or a later record proves that it is gone.
+        if self.owed.is_none() {
+            self.ledger.advance(position);
+        }
+    }
+
+    /// A record of the open window yielded payloads for the sink.
+    pub fn owe(&mut self, offset: Offset, sink: usize) {
+        self.ledger.owe(offset, Obligation::sink(sink));
+    }
+
+    /// Every payload of the record for the sink is delivered, dead-lettered or skipped.
+    pub fn settle(&mut self, offset: Offset, sink: usize) {
+        self.ledger.settle(offset, Obligation::sink(sink));
+    }
+
+    /// A buffering sink took rows of that many bytes.
+    pub fn buffered(&mut self, bytes: u64) {
+        self.buffered_bytes += bytes;
+    }
+
+    /// Every record of the open window has its answer and its round is over (S2).
+    pub fn window_done(&mut self, records: u64) {
+        debug_assert_eq!(self.phase, Phase::Window, "a window was open");
+        self.ledger.settle_all(Obligation::WINDOW);
+        self.records += records;
+        self.note_progress();
+        self.phase = Phase::Idle;
+    }
+
+    /// The sink of that index flushed: everything it was owed is settled (S20).
+    pub fn flushed(&mut self, sink: usize) {
+        self.ledger.settle_all(Obligation::sink(sink));
+        self.note_progress();
+        self.phase = Phase::Flushing { next: sink + 1 };
+    }
+
+    /// What direct sinks wrote is on the disk.
+    pub fn synced(&mut self) {
+        self.phase = Phase::Committing { attempt: 0, wait: false };
+    }
+
+    /// The commit took place.
+    pub fn committed_at(&mut self, offset: Offset) {
+        debug_assert!(offset <= self.watermark(), "never past an unsettled record");
+        debug_assert!(offset >= self.committed, "commits never go back (S16)");
+        self.committed = offset;
+    }
+
+    /// The group has moved on, and a coming change of the assignment says what that means for us: keep what is settled
+    /// and go on (S12).
+    pub fn commit_stale(&mut self, now: Millis) {
+        if self.closing {
+            self.phase = Phase::Ended;
+        } else {
+            self.begin_checkpoint(now);
+            self.phase = Phase::Idle;
+        }
+    }
+
+    /// The commit failed and may be tried again. `false`: it has been tried often enough (S12).
+    #[must_use]
+    pub fn commit_failed(&mut self) -> bool {
+        if let Phase::Committing { attempt, .. } = self.phase {
+            self.phase = Phase::Committing { attempt: attempt + 1, wait: true };
+            return attempt + 1 < MAX_COMMIT_ATTEMPTS;
+        }
+        true
+    }
+
+    /// Gives the records since the watermark up for this time: buffers are dropped, the source goes back, and after a
+    /// wait they come again (S29, S40). `false`: it has happened too often without progress (S41).
+    #[must_use]
+    pub fn abort(&mut self, abort: Abort) -> bool {
+        if self.watermark() > self.progress {
+            self.progress = self.watermark();
+            self.counted_aborts = 0;
+            self.failures = 0;
+        }
+        let to = if abort == Abort::Unsynced { self.committed } else { self.watermark() };
+        if self.ledger.span() > 0 && self.owed.is_none() && to == self.watermark() {
+            self.owed = Some((to, 0));
+        }
+        self.ledger.reset(to);
+        self.epoch += 1;
+        self.records = 0;
+        self.buffered_bytes = 0;
+        self.abort = Some(abort);
+        self.phase = Phase::Discarding;
+        match abort {
+            Abort::Failure => {
+                self.failures += 1;
+                self.counted_aborts += 1;
+                self.counted_aborts < self.limits.max_consecutive_aborts.max(1)
+                    && self.limits.max_consecutive_aborts > 0
+            }
+            Abort::Destination | Abort::Unsynced => {
+                self.failures += 1;
+                true
+            }
+            Abort::Backpressure(_) => true,
+        }
+    }
+
+    /// Every buffering sink has dropped the partition's buffer.
+    pub fn discarded(&mut self) {
+        self.phase = if self.closing { Phase::Syncing } else { Phase::Rewinding };
+    }
+
+    /// The source has gone back.
+    pub fn rewound(&mut self) {
+        self.phase = Phase::Waiting;
+    }
+
+    /// The wait that [`Command::BackOff`] or [`Command::Pause`] asked for is over.
+    pub fn waited(&mut self, now: Millis) {
+        match self.phase {
+            Phase::Committing { attempt, .. } => self.phase = Phase::Committing { attempt, wait: false },
+            Phase::Waiting => {
+                self.abort = None;
+                self.begin_checkpoint(now);
+                self.phase = Phase::Idle;
+            }
+            _ => {}
+        }
+    }
+
+    /// Asks for a last cut: the open window is finished, buffers are flushed, the watermark is committed, and the
+    /// partition ends (S45, S54). A wait after an abort is cut short: what was rewound is left to the next owner.
+    pub fn close(&mut self) {
+        self.closing = true;
+        if matches!(self.phase, Phase::Waiting | Phase::Rewinding) {
+            self.phase = Phase::Syncing;
+        }
+    }
+
+    /// Gives up everything unsettled for good and commits the watermark, which is always safe (S55, S44).
+    pub fn abandon(&mut self) {
+        self.closing = true;
+        if self.phase != Phase::Ended {
+            let watermark = self.watermark();
+            self.ledger.reset(watermark);
+            self.epoch += 1;
+            self.records = 0;
+            self.buffered_bytes = 0;
+            self.phase = Phase::Discarding;
+        }
+    }
+
+    fn note_progress(&mut self) {
+        if self.watermark() > self.progress {
+            self.progress = self.watermark();
+            self.counted_aborts = 0;
+            self.failures = 0;
+        }
+    }
+
+    fn begin_checkpoint(&mut self, now: Millis) {
+        self.created = now;
+        self.records = 0;
+        self.buffered_bytes = 0;
+    }
+
+    fn due_at(&self) -> Millis {
+        self.created.saturating_add(self.limits.interval)
+    }
+
+    fn is_due(&self, now: Millis, pressed: bool) -> bool {
+        let full = self.buffered_bytes >= self.limits.max_bytes
+            || self.ledger.span() as u64 >= self.limits.max_records
+            || self.records >= self.limits.max_records
+            || (pressed && self.buffered_bytes > 0);
+        let counted = self.limits.every_records > 0 && self.records >= self.limits.every_records;
+        let expired = now >= self.due_at() && (self.records > 0 || self.watermark() > self.committed);
+        expired || (self.records > 0 && (counted || full))
+    }
+}
+
+#[cfg(test)]
+mod tests;

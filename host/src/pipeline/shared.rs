@@ -1,0 +1,185 @@
+//! What all workers of one pipeline share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+
+use super::dlq::{DeadLetters, Letter};
+use super::options::{AbortOptions, CheckpointOptions, ExecutorOptions, OnSendFailure, WindowOptions};
+use super::route::Routes;
+use crate::checkpoint::{Abort, Limits};
+use crate::clock::Clock;
+use crate::collect::Collect;
+use crate::model::{Fault, Owner, SinkKind};
+use crate::sink::{Description, Sink};
+use crate::telemetry::{Counters, SinkCounters};
+
+/// The first wait between attempts; each further one may be twice as long (S83).
+const FIRST_BACK_OFF: Duration = Duration::from_millis(100);
+/// The longest wait between attempts of one call (S83).
+const LONGEST_BACK_OFF: Duration = Duration::from_secs(10);
+/// The longest wait between fresh starts of a partition (S41).
+const LONGEST_ABORT_BACK_OFF: Duration = Duration::from_secs(60);
+/// The shortest wait for a destination that says "now" twice in a row (S33).
+const SHORTEST_REPEATED_BACKPRESSURE: Duration = Duration::from_millis(100);
+
+/// Why a partition cannot simply go on.
+#[derive(Clone, Debug)]
+pub enum Stop {
+    /// Start over from the watermark.
+    Abort(Abort, Fault),
+    /// Commit what is settled and end the process (S44).
+    Fatal(Fault),
+}
+
+impl Stop {
+    /// An abort that counts or not, by the fault's owner (S41).
+    pub fn abort(fault: Fault) -> Self {
+        let abort = if fault.owner == Owner::Destination { Abort::Destination } else { Abort::Failure };
+        Self::Abort(abort, fault)
+    }
+}
+
+/// One configured sink.
+pub struct SinkSlot {
+    /// Its kind.
+    pub kind: SinkKind,
+    /// Its name in the configuration.
+    pub name: String,
+    /// The sink.
+    pub sink: Arc<dyn Sink>,
+    /// What it says of itself.
+    pub description: Description,
+    /// What it did.
+    pub counters: Arc<SinkCounters>,
+}
+
+impl SinkSlot {
+    /// Names the sink as messages do: `kafka/results`.
+    pub fn label(&self) -> String {
+        format!("{}/{}", self.kind, self.name)
+    }
+}
+
+/// The part of the configuration that workers read.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// When checkpoints are due.
+    pub checkpoint: CheckpointOptions,
+    /// How much is taken in hand together.
+    pub window: WindowOptions,
+    /// Attempts and patience.
+    pub executor: ExecutorOptions,
+    /// How often a partition may fail.
+    pub abort: AbortOptions,
+    /// What happens when a dead letter cannot be written.
+    pub on_send_failure: OnSendFailure,
+    /// The time a revoked partition may take (S46).
+    pub revoke_budget: Duration,
+}
+
+impl Settings {
+    /// The core's limits.
+    pub fn limits(&self) -> Limits {
+        Limits {
+            interval: millis(seconds(self.checkpoint.interval_seconds)),
+            every_records: self.checkpoint.every_records,
+            max_bytes: self.checkpoint.max_bytes,
+            max_records: self.checkpoint.max_records,
+            max_consecutive_aborts: self.abort.max_consecutive,
+        }
+    }
+}
+
+/// Seconds from the configuration as a duration; what is senseless counts as none, the configuration's checks having
+/// refused it already.
+pub fn seconds(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds).unwrap_or_default()
+}
+
+/// A duration in whole milliseconds.
+pub fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// What all workers of one pipeline share.
+pub struct Shared<C> {
+    /// Every sink, in order of registration.
+    pub sinks: Vec<SinkSlot>,
+    /// Names → sinks.
+    pub routes: Routes,
+    /// What turns records into payloads.
+    pub collector: Arc<dyn Collect>,
+    /// The collector's name, for dead letters.
+    pub collector_name: String,
+    /// Where given-up payloads go.
+    pub dlq: Arc<dyn DeadLetters>,
+    /// The configuration.
+    pub settings: Settings,
+    /// Time and chance.
+    pub clock: C,
+    /// What is counted.
+    pub counters: Arc<Counters>,
+    /// Bytes in buffering sinks, all partitions together (S15).
+    pub buffered_bytes: AtomicU64,
+}
+
+impl<C: Clock> Shared<C> {
+    /// Whether all partitions together hold as much in buffers as they may (S15).
+    pub fn is_pressed(&self) -> bool {
+        self.buffered_bytes.load(Ordering::Relaxed) >= self.settings.checkpoint.max_total_bytes
+    }
+
+    /// Waits before the attempt after the `failures`-th failure in a row, from 1 (S83).
+    pub async fn back_off(&self, failures: u32) {
+        self.wait_jittered(failures, LONGEST_BACK_OFF).await;
+    }
+
+    /// Waits before a partition starts over for the `failures`-th time in a row, from 1 (S41).
+    pub async fn back_off_abort(&self, failures: u32) {
+        self.wait_jittered(failures, LONGEST_ABORT_BACK_OFF).await;
+    }
+
+    async fn wait_jittered(&self, failures: u32, longest: Duration) {
+        let mut waits = ExponentialBuilder::default()
+            .with_min_delay(FIRST_BACK_OFF)
+            .with_max_delay(longest)
+            .without_max_times()
+            .build();
+        // The doubling reaches its cap within twenty steps, so a higher count changes nothing.
+        let wait = waits.nth(failures.clamp(1, 20) as usize - 1).unwrap_or(longest);
+        self.clock.sleep(self.clock.jitter(wait)).await;
+    }
+
+    /// Waits as long as a destination asked for; `repeated` when it had asked just before (S33, S37).
+    pub async fn hold(&self, asked: Duration, repeated: bool) {
+        let least = if repeated { SHORTEST_REPEATED_BACKPRESSURE } else { Duration::ZERO };
+        self.clock.sleep(asked.max(least)).await;
+    }
+
+    /// Writes dead letters and waits until they are acknowledged (S93). A queue that does not take them is tried again
+    /// for as long as it takes, unless the configuration prefers to lose them (S94).
+    pub async fn dead_letter(&self, letters: Vec<Letter>) -> Result<(), Stop> {
+        if letters.is_empty() {
+            return Ok(());
+        }
+        let count = letters.len() as u64;
+        for failures in 1u32.. {
+            match self.dlq.send(&letters).await {
+                Ok(()) => return Ok(()),
+                Err(fault) if fault.owner == Owner::Config => return Err(Stop::Fatal(fault)),
+                Err(fault) => {
+                    tracing::warn!(%fault, letters = count, "dead letters could not be written");
+                    if self.settings.on_send_failure == OnSendFailure::Drop {
+                        self.counters.lost_letters.add(count);
+                        return Ok(());
+                    }
+                }
+            }
+            self.back_off(failures).await;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,464 @@
+//! One partition's worker: does what the core says, and reports back.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::sync::watch;
+
+use super::deliver::{Added, Rows, Way, checked};
+use super::dlq::Letter;
+use super::gather::Gathered;
+use super::route::{Group, Routed};
+use super::shared::{Shared, Stop};
+use crate::checkpoint::{Abort, Command, Millis, Partition, Refused};
+use crate::clock::Clock;
+use crate::model::{Answer, Batch, CallError, Failure, Fault, TopicPartition};
+use crate::sink::Style;
+use crate::source::{CommitError, Read, Reader};
+use crate::telemetry::PartitionState;
+
+/// What a last commit may take even when the time for a clean end is up (S46).
+const COMMIT_FLOOR: Duration = Duration::from_secs(5);
+
+/// What the pipeline wants of a worker. Only ever goes from serving towards an end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Read, deliver, commit.
+    Serve,
+    /// Make a last cut and end; what is not settled at `deadline` is left to the next owner (S45, S54).
+    Close {
+        /// On the pipeline's clock.
+        deadline: Millis,
+        /// Whether the watermark is committed when the time is up (S55) or not (S47).
+        commit_late: bool,
+    },
+    /// The partition is not ours any more: no commit and no further write (S48).
+    Drop,
+}
+
+/// How a worker ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// The partition.
+    pub partition: TopicPartition,
+    /// The fault that ended it, if it did not end as ordered.
+    pub fault: Option<Fault>,
+}
+
+enum Interrupt {
+    Look,
+    TimeIsUp { commit_late: bool },
+    Dropped,
+}
+
+/// Serves one partition until it is told to end. The reader is dropped on return.
+pub async fn serve<R: Reader, C: Clock>(
+    shared: Arc<Shared<C>>,
+    reader: R,
+    mut orders: watch::Receiver<Order>,
+) -> Ended {
+    let partition = reader.partition().clone();
+    let mut worker = Worker::new(shared, reader);
+    let fault = worker.run(&mut orders).await;
+    worker.release_buffers();
+    Ended { partition, fault }
+}
+
+struct Worker<R, C: Clock> {
+    shared: Arc<Shared<C>>,
+    reader: R,
+    source: TopicPartition,
+    core: Partition,
+    window: Option<Arc<Batch>>,
+    /// Every batch that a buffering sink took since its last flush: Kafka and this are the copies that count (S27).
+    added: BTreeMap<usize, Vec<Added>>,
+    fault: Option<Fault>,
+    held_bytes: u64,
+}
+
+impl<R: Reader, C: Clock> Worker<R, C> {
+    fn new(shared: Arc<Shared<C>>, reader: R) -> Self {
+        let buffering = shared.sinks.iter().map(|slot| slot.description.style == Style::Buffering).collect();
+        let core = Partition::new(shared.settings.limits(), buffering, reader.start(), shared.clock.now());
+        let source = reader.partition().clone();
+        Self { shared, reader, source, core, window: None, added: BTreeMap::new(), fault: None, held_bytes: 0 }
+    }
+
+    async fn run(&mut self, orders: &mut watch::Receiver<Order>) -> Option<Fault> {
+        let mut extended: Option<Millis> = None;
+        loop {
+            let order = *orders.borrow_and_update();
+            match order {
+                Order::Serve => {}
+                Order::Close { .. } => self.core.close(),
+                Order::Drop => {
+                    self.discard().await;
+                    return self.fault.take();
+                }
+            }
+            let now = self.shared.clock.now();
+            let command = self.core.next(now, self.shared.is_pressed());
+            self.shared.counters.place(
+                &self.source,
+                PartitionState { position: self.core.position(), committed: self.core.committed() },
+            );
+            if command == Command::End {
+                return self.fault.take();
+            }
+            let clock = self.shared.clock.clone();
+            let order = match (order, extended) {
+                (Order::Close { commit_late, .. }, Some(deadline)) => Order::Close { deadline, commit_late },
+                _ => order,
+            };
+            // A commit under way is given its floor, so that a deadline does not turn what arrived into duplicates.
+            let floor = if matches!(command, Command::Commit(_)) { COMMIT_FLOOR } else { Duration::ZERO };
+            let may_look = matches!(command, Command::Read { .. } | Command::BackOff { .. } | Command::Pause(_));
+            let interrupt = tokio::select! {
+                biased;
+                interrupt = interrupted(orders, order, may_look, floor, &clock) => interrupt,
+                done = self.perform(command) => {
+                    if let Err(stop) = done {
+                        self.stop(stop);
+                    }
+                    continue;
+                }
+            };
+            match interrupt {
+                Interrupt::Look | Interrupt::Dropped => {}
+                Interrupt::TimeIsUp { commit_late: true } if extended.is_none() => {
+                    extended = Some(clock.now() + super::shared::millis(COMMIT_FLOOR));
+                    self.window = None;
+                    self.core.abandon();
+                }
+                Interrupt::TimeIsUp { .. } => {
+                    tracing::warn!(partition = %self.source, "time is up: what is unsettled is left to the next owner");
+                    self.discard().await;
+                    return self.fault.take();
+                }
+            }
+        }
+    }
+
+    async fn perform(&mut self, command: Command) -> Result<(), Stop> {
+        match command {
+            Command::Read { until } => self.read(until).await,
+            Command::Process => self.process().await,
+            Command::Flush(sink) => self.flush(sink).await,
+            Command::Sync => self.sync().await,
+            Command::Commit(offset) => self.commit(offset).await,
+            Command::Discard => {
+                self.discard().await;
+                self.core.discarded();
+                Ok(())
+            }
+            Command::Rewind(offset) => {
+                self.reader.rewind(offset).await.map_err(Stop::abort)?;
+                self.core.rewound();
+                Ok(())
+            }
+            Command::BackOff { attempt } => {
+                self.shared.back_off_abort(attempt).await;
+                self.core.waited(self.shared.clock.now());
+                Ok(())
+            }
+            Command::Pause(wait) => {
+                self.reader.set_paused(true).await.map_err(Stop::abort)?;
+                self.shared.hold(Duration::from_millis(wait), false).await;
+                self.reader.set_paused(false).await.map_err(Stop::abort)?;
+                self.core.waited(self.shared.clock.now());
+                Ok(())
+            }
+            Command::End => Ok(()),
+        }
+    }
+
+    /// Takes a failure to the core.
+    fn stop(&mut self, stop: Stop) {
+        self.window = None;
+        match stop {
+            Stop::Fatal(fault) => {
+                self.fault = Some(fault);
+                self.core.abandon();
+            }
+            Stop::Abort(abort, fault) => {
+                self.shared.counters.aborts.add(1);
+                let to = self.core.watermark();
+                match abort {
+                    Abort::Backpressure(_) => tracing::info!(partition = %self.source, %fault, "backpressure"),
+                    _ => tracing::warn!(partition = %self.source, %fault, to, "starting over from the watermark"),
+                }
+                if !self.core.abort(abort) {
+                    let fault = Fault { message: format!("{}: gave up on {}", fault.message, self.source), ..fault };
+                    self.fault = Some(fault);
+                    self.core.abandon();
+                }
+            }
+        }
+    }
+
+    async fn read(&mut self, until: Millis) -> Result<(), Stop> {
+        let wait = Duration::from_millis(until.saturating_sub(self.shared.clock.now()));
+        let read = tokio::select! {
+            biased;
+            read = self.reader.read() => read.map_err(Stop::abort)?,
+            () = self.shared.clock.sleep(wait) => return Ok(()),
+        };
+        match read {
+            Read::Position(position) => self.core.advanced(position),
+            Read::Records(batch) => {
+                self.core.opened(&batch.offsets).map_err(|refused| {
+                    self.shared.counters.breaches.add(1);
+                    let fault = match refused {
+                        Refused::WentBack(back) => Fault::host(format!(
+                            "the source went back to {} where {} or later had to come",
+                            self.source.at(back.offset),
+                            back.expected
+                        )),
+                        Refused::Skipped { expected, found } => Fault::host(format!(
+                            "after a rewind the source went on at {} and left out {expected}",
+                            self.source.at(found)
+                        )),
+                    };
+                    Stop::Abort(Abort::Failure, fault)
+                })?;
+                self.window = Some(batch);
+            }
+        }
+        Ok(())
+    }
+
+    /// Collect, route, deliver: the whole of one window (S59–S76).
+    async fn process(&mut self) -> Result<(), Stop> {
+        let Some(window) = self.window.clone() else {
+            return Err(Stop::abort(Fault::host("a window was lost between reading and delivering")));
+        };
+        let Gathered { round, window_round, dead } = self.shared.gather(&window).await?;
+        if !dead.is_empty() {
+            let now = self.shared.clock.unix_millis();
+            let letters = dead
+                .iter()
+                .map(|(row, (reason, attempts))| Letter {
+                    sink_name: self.shared.collector_name.clone(),
+                    error: reason.clone(),
+                    attempt_count: *attempts,
+                    failed_at: now,
+                    ..Letter::of_record(&window, *row)
+                })
+                .collect();
+            self.shared.dead_letter(letters).await?;
+            self.shared.counters.dead_records.add(dead.len() as u64);
+            if let Some((row, (reason, _))) = dead.first_key_value() {
+                let first = self.source.at(window.offsets[*row]);
+                tracing::warn!(records = dead.len(), first, reason, "dead-lettered as they came");
+            }
+        }
+        let round = round.unwrap_or_else(|| Routed {
+            groups: (0..self.shared.sinks.len())
+                .map(|sink| Group { sink, batch: window.clone(), origin: None })
+                .collect(),
+            ..Routed::default()
+        });
+        self.deliver_round(&window, round).await?;
+        self.deliver_round(&window, window_round).await?;
+        self.core.window_done(window.len() as u64);
+        self.shared.counters.records.add(window.len() as u64);
+        self.window = None;
+        Ok(())
+    }
+
+    /// Gives every group to its sink, all at once; a group that fails cancels none of the others (S74, S75).
+    async fn deliver_round(&mut self, window: &Arc<Batch>, round: Routed) -> Result<(), Stop> {
+        let shared = &self.shared;
+        for group in &round.groups {
+            for &offset in &group.batch.offsets {
+                self.core.owe(offset, group.sink);
+            }
+        }
+        let calls = round.groups.iter().map(|group| {
+            let way = match shared.sinks[group.sink].description.style {
+                Style::Direct => Way::Deliver,
+                Style::Buffering => Way::Add,
+            };
+            let rows = Rows { group: group.clone(), window: window.clone() };
+            shared.settle(way, rows, None)
+        });
+        let answers = join_all(calls).await;
+        let mut stopped = None;
+        for (group, answer) in round.groups.iter().zip(answers) {
+            match answer {
+                Ok(_) if self.shared.sinks[group.sink].description.style == Style::Direct => {
+                    for &offset in &group.batch.offsets {
+                        self.core.settle(offset, group.sink);
+                    }
+                }
+                Ok(added) => {
+                    for call in added {
+                        self.hold(call.rows.group.batch.size_bytes() as u64);
+                        self.added.entry(group.sink).or_default().push(call);
+                    }
+                }
+                Err(stop @ Stop::Fatal(_)) => stopped = Some(stop),
+                Err(stop) => stopped = stopped.or(Some(stop)),
+            }
+        }
+        stopped.map_or(Ok(()), Err)
+    }
+
+    async fn flush(&mut self, sink: usize) -> Result<(), Stop> {
+        let slot = &self.shared.sinks[sink];
+        let added = self.added.remove(&sink).unwrap_or_default();
+        let answer = self.shared.timed(slot, slot.sink.flush(&self.source)).await;
+        let taken = || added.iter().map(|call| call.rows.group.batch.len() - call.refused.len()).sum::<usize>();
+        match answer {
+            Ok(failures) if failures.is_empty() => slot.counters.delivered.add(taken() as u64),
+            answer => {
+                let rows: usize = added.iter().map(|call| call.rows.group.batch.len()).sum();
+                let answer = match answer {
+                    Ok(failures) => Ok(checked(slot, rows, failures)?),
+                    Err(error) => Err(error),
+                };
+                let (rows, answer) = joined(&self.source, sink, &added, answer);
+                self.shared.settle(Way::AddAndFlush, rows, Some(answer)).await?;
+            }
+        }
+        self.core.flushed(sink);
+        Ok(())
+    }
+
+    async fn sync(&mut self) -> Result<(), Stop> {
+        for slot in &self.shared.sinks {
+            self.shared.timed(slot, slot.sink.sync(&self.source)).await.map_err(|error| match error {
+                CallError::Fatal(fault) => Stop::Fatal(fault),
+                error => {
+                    let fault = error.fault().cloned();
+                    let unsynced = || Fault::destination(format!("`{}` could not sync", slot.label()));
+                    Stop::Abort(Abort::Unsynced, fault.unwrap_or_else(unsynced))
+                }
+            })?;
+        }
+        self.core.synced();
+        Ok(())
+    }
+
+    async fn commit(&mut self, offset: i64) -> Result<(), Stop> {
+        match self.reader.commit(offset).await {
+            Ok(()) => {
+                tracing::debug!(partition = %self.source, offset, "committed");
+                self.core.committed_at(offset);
+                self.release_buffers();
+                Ok(())
+            }
+            Err(CommitError::Stale(why)) => {
+                tracing::info!(partition = %self.source, offset, why, "the group has moved on, so nothing was committed");
+                self.core.commit_stale(self.shared.clock.now());
+                Ok(())
+            }
+            Err(CommitError::Retry(fault)) => {
+                tracing::warn!(partition = %self.source, offset, %fault, "a commit failed and is tried again");
+                if self.core.commit_failed() { Ok(()) } else { Err(Stop::Fatal(fault)) }
+            }
+            Err(CommitError::Fatal(fault)) => Err(Stop::Fatal(fault)),
+        }
+    }
+
+    /// Tells every buffering sink to forget the partition's buffer (S26).
+    async fn discard(&mut self) {
+        for slot in &self.shared.sinks {
+            if slot.description.style == Style::Buffering {
+                slot.sink.discard(&self.source).await;
+            }
+        }
+        self.added.clear();
+        self.release_buffers();
+    }
+
+    fn hold(&mut self, bytes: u64) {
+        self.core.buffered(bytes);
+        self.held_bytes += bytes;
+        self.shared.buffered_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn release_buffers(&mut self) {
+        self.shared.buffered_bytes.fetch_sub(self.held_bytes, Ordering::Relaxed);
+        self.held_bytes = 0;
+    }
+}
+
+/// Joins all rows that the sink took since its last flush, and counts the answer's failures over them.
+fn joined(source: &TopicPartition, sink: usize, added: &[Added], answer: Answer) -> (Rows, Answer) {
+    let mut batch = Batch::new(source.clone());
+    let mut window = Batch::new(source.clone());
+    let mut origin = Vec::new();
+    // Where each row of the adds' count stands now; rows that were refused at once stand nowhere.
+    let mut places = Vec::new();
+    for call in added {
+        let first = window.len();
+        for row in 0..call.rows.window.len() {
+            window.push_row(&call.rows.window, row);
+        }
+        for row in 0..call.rows.group.batch.len() {
+            if call.refused.binary_search(&row).is_ok() {
+                places.push(None);
+                continue;
+            }
+            places.push(u32::try_from(batch.len()).ok());
+            batch.push_row(&call.rows.group.batch, row);
+            origin.push(first + call.rows.group.origin(row));
+        }
+    }
+    let answer = answer.map(|failures| {
+        failures
+            .into_iter()
+            .filter_map(|failure| {
+                let index = places.get(failure.index as usize).copied().flatten()?;
+                Some(Failure { index, ..failure })
+            })
+            .collect()
+    });
+    let group = Group { sink, batch: Arc::new(batch), origin: Some(origin) };
+    (Rows { group, window: Arc::new(window) }, answer)
+}
+
+/// Returns when the order changes in a way that matters to a step under way.
+async fn interrupted<C: Clock>(
+    orders: &mut watch::Receiver<Order>,
+    seen: Order,
+    may_look: bool,
+    floor: Duration,
+    clock: &C,
+) -> Interrupt {
+    let mut order = seen;
+    let begun = clock.now();
+    loop {
+        match order {
+            Order::Drop => return Interrupt::Dropped,
+            Order::Close { .. } if may_look && seen == Order::Serve => return Interrupt::Look,
+            Order::Close { deadline, commit_late } => {
+                let deadline = deadline.max(begun + super::shared::millis(floor));
+                let left = Duration::from_millis(deadline.saturating_sub(clock.now()));
+                tokio::select! {
+                    biased;
+                    changed = orders.changed() => {
+                        if changed.is_err() {
+                            return Interrupt::Dropped;
+                        }
+                    }
+                    () = clock.sleep(left) => return Interrupt::TimeIsUp { commit_late },
+                }
+                // Only a loss may overtake an end that was ordered; a later deadline does not.
+                if *orders.borrow() != Order::Drop {
+                    continue;
+                }
+            }
+            Order::Serve => {
+                if orders.changed().await.is_err() {
+                    return Interrupt::Dropped;
+                }
+            }
+        }
+        order = *orders.borrow();
+    }
+}

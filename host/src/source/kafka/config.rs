@@ -1,0 +1,145 @@
+//! What librdkafka is told: our defaults, the user's properties over them, and what is ours to decide.
+
+use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
+
+use super::{OnOffsetGap, Options};
+use crate::model::Fault;
+
+/// Where a partition without a committed offset starts (S51).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum First {
+    /// At the first record that the broker has: nothing is skipped on the first start.
+    Earliest,
+    /// Behind the last one.
+    Latest,
+}
+
+/// A consumer's configuration, with what was taken out of it.
+pub(super) struct Consumer {
+    pub client: ClientConfig,
+    pub first: First,
+}
+
+/// The user's properties go over these.
+const DEFAULTS: &[(&str, &str)] = &[
+    ("client.id", "tidegate"),
+    ("max.poll.interval.ms", "300000"),
+    ("session.timeout.ms", "45000"),
+    ("heartbeat.interval.ms", "3000"),
+    // A full queue is looked at again after this long; the library's own second costs a factor of six in throughput.
+    ("fetch.queue.backoff.ms", "5"),
+    ("fetch.wait.max.ms", "100"),
+    // Prefetched bytes are counted for each partition: this times the number of partitions is the most memory used.
+    ("queued.max.messages.kbytes", "16384"),
+    ("fetch.message.max.bytes", "4194304"),
+    ("fetch.max.bytes", "16777216"),
+    // A reconnect is tried again quickly: a restarted broker is usually back within seconds.
+    ("reconnect.backoff.max.ms", "2000"),
+    ("socket.keepalive.enable", "true"),
+];
+
+/// What the delivery guarantee rests on, so that nobody else sets it.
+const OWNED: &[(&str, &str)] = &[
+    ("enable.auto.commit", "false"),
+    ("enable.auto.offset.store", "false"),
+    ("enable.partition.eof", "false"),
+    ("partition.assignment.strategy", "cooperative-sticky"),
+    ("group.protocol", "classic"),
+    ("allow.auto.create.topics", "false"),
+];
+
+pub(super) fn consumer(options: &Options) -> Result<Consumer, Fault> {
+    if options.group.is_empty() {
+        return Err(Fault::config("`kafka.group` is empty").hint("name the consumer group that offsets are kept under"));
+    }
+    let mut client = common(options)?;
+    let first = match options.properties.get("auto.offset.reset").map(String::as_str) {
+        None | Some("earliest" | "smallest" | "beginning") => First::Earliest,
+        Some("latest" | "largest" | "end") => First::Latest,
+        Some(other) => {
+            return Err(Fault::config(format!("`kafka.properties.auto.offset.reset` cannot be `{other}`"))
+                .hint("use `earliest` or `latest`"));
+        }
+    };
+    // Starts are part of the assignment (S51), so this is only met when records vanish while we read (S52).
+    let reset = match options.on_offset_gap {
+        OnOffsetGap::Stop => "error",
+        OnOffsetGap::Continue => "earliest",
+    };
+    client.set("group.id", &options.group).set("auto.offset.reset", reset);
+    Ok(Consumer { client, first })
+}
+
+/// Without a group: for questions about topics.
+pub(super) fn common(options: &Options) -> Result<ClientConfig, Fault> {
+    if options.topics().is_empty() {
+        return Err(Fault::config("no topic to consume").hint("set `kafka.source_topic` or `kafka.source_topics`"));
+    }
+    let mut client = ClientConfig::new();
+    client.set_log_level(RDKafkaLogLevel::Warning);
+    for (name, value) in DEFAULTS {
+        client.set(*name, *value);
+    }
+    for (name, value) in &options.properties {
+        let owned = OWNED.iter().any(|(owned, _)| owned == name);
+        let named = match name.as_str() {
+            "bootstrap.servers" | "metadata.broker.list" => Some("kafka.brokers"),
+            "group.id" => Some("kafka.group"),
+            _ => None,
+        };
+        match named {
+            Some(option) => {
+                return Err(Fault::config(format!("`kafka.properties.{name}` is not taken"))
+                    .hint(format!("set `{option}` instead")));
+            }
+            None if owned => {
+                return Err(Fault::config(format!("`kafka.properties.{name}` is not taken")).hint(
+                    "leave it out: Tidegate sets it, because what is committed depends on it",
+                ));
+            }
+            // Interpreted by us: start offsets are made part of the assignment (S51).
+            None if name == "auto.offset.reset" => {}
+            None => {
+                client.set(name, value);
+            }
+        }
+    }
+    for (name, value) in OWNED {
+        client.set(*name, *value);
+    }
+    client.set("bootstrap.servers", options.brokers.joined());
+    Ok(client)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    fn with(name: &str, value: &str) -> Result<Consumer, Fault> {
+        let mut options = Options { source_topic: "orders".into(), group: "out".into(), ..Options::default() };
+        options.properties.insert(name.into(), value.into());
+        consumer(&options)
+    }
+
+    /// S51: the first start skips nothing unless asked to, and the reset is never left to the library.
+    #[test]
+    fn start_offsets_are_ours_s51() {
+        assert_eq!(with("client.id", "a").unwrap().first, First::Earliest);
+        let latest = with("auto.offset.reset", "latest").unwrap();
+        assert_eq!(latest.first, First::Latest);
+        assert_eq!(latest.client.get("auto.offset.reset"), Some("error"));
+        assert!(with("auto.offset.reset", "none").is_err());
+    }
+
+    #[test]
+    fn properties_go_over_the_defaults_but_not_over_what_commits_rest_on() {
+        assert_eq!(with("session.timeout.ms", "6000").unwrap().client.get("session.timeout.ms"), Some("6000"));
+        let refused = with("enable.auto.commit", "true").err().unwrap();
+        assert!(refused.message.contains("enable.auto.commit"), "{refused}");
+        let refused = with("bootstrap.servers", "elsewhere:9092").err().unwrap();
+        assert_eq!(refused.hint.as_deref(), Some("set `kafka.brokers` instead"));
+    }
+}

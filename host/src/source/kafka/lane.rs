@@ -1,0 +1,250 @@
+//! One assigned partition on the polling thread: its queue, the window being built, and the hand-off to its reader.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::time::Duration;
+
+use rdkafka::Message;
+use rdkafka::consumer::base_consumer::PartitionQueue;
+use rdkafka::error::KafkaError;
+use rdkafka::message::BorrowedMessage;
+use tokio::sync::mpsc;
+
+use super::context::{Bell, Context};
+use super::headers;
+use crate::model::{Batch, Fault, Offset, TopicPartition};
+use crate::source::Read;
+
+/// Windows that are built ahead of the worker: one to be taken at once while the next is filled. What is fetched beyond
+/// them stays in librdkafka's queue, whose size is bounded there.
+pub(super) const WINDOWS_AHEAD: usize = 2;
+
+/// What a member may still do with a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Standing {
+    /// Read and commit.
+    Held,
+    /// Commit only: it was taken with notice.
+    Revoked,
+    /// Nothing: it was lost or given away.
+    Gone,
+}
+
+/// What the reader and the polling thread both see of a partition.
+#[derive(Debug)]
+pub(super) struct Shared {
+    standing: AtomicU8,
+    dirty: AtomicBool,
+    bell: Arc<Bell>,
+    /// Held while a commit is on its way: there is one at a time (S16), and giving the partition away waits for it (S12).
+    pub committing: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Shared {
+    pub(super) fn new(bell: Arc<Bell>) -> Self {
+        Self {
+            standing: AtomicU8::new(Standing::Held as u8),
+            dirty: AtomicBool::new(true),
+            bell,
+            committing: Arc::default(),
+        }
+    }
+
+    pub(super) fn standing(&self) -> Standing {
+        match self.standing.load(Ordering::Acquire) {
+            0 => Standing::Held,
+            1 => Standing::Revoked,
+            _ => Standing::Gone,
+        }
+    }
+
+    pub(super) fn stand(&self, standing: Standing) {
+        self.standing.store(standing as u8, Ordering::Release);
+    }
+
+    /// Asks the polling thread to look at this partition's queue.
+    pub(super) fn touch(&self) {
+        self.dirty.store(true, Ordering::Release);
+        self.bell.ring();
+    }
+
+    pub(super) fn soil(&self) {
+        self.dirty.store(true, Ordering::Release);
+    }
+
+    pub(super) fn take_dirty(&self) -> bool {
+        self.dirty.swap(false, Ordering::AcqRel)
+    }
+}
+
+/// What is handed to the reader, and under which epoch it was read: a rewind begins a new one, and what is older is
+/// thrown away (S34).
+pub(super) struct Handed {
+    pub epoch: u64,
+    pub read: Result<Read, Fault>,
+}
+
+/// The limits of a window (S59).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub records: usize,
+    pub bytes: usize,
+}
+
+/// Why a lane was left.
+pub(super) enum Filled {
+    /// The worker is behind; reading goes on when it takes a window.
+    Full,
+    /// Everything that was fetched is handed over.
+    Drained,
+    /// The library reported an error in the partition's place in the log.
+    Failed(KafkaError),
+}
+
+/// See the module's text.
+pub(super) struct Lane {
+    pub shared: Arc<Shared>,
+    pub window: Open,
+    /// Between an order to rewind and its completion nothing is read.
+    pub moving: bool,
+    /// Fetching is stopped on the pipeline's behalf.
+    pub paused: bool,
+    queue: PartitionQueue<Context>,
+}
+
+impl Lane {
+    pub(super) fn new(
+        mut queue: PartitionQueue<Context>,
+        partition: TopicPartition,
+        start: Offset,
+        limits: Limits,
+        bell: Arc<Bell>,
+    ) -> (Self, mpsc::Receiver<Handed>) {
+        let shared = Arc::new(Shared::new(bell));
+        queue.set_nonempty_callback({
+            let shared = Arc::clone(&shared);
+            move || shared.touch()
+        });
+        let (windows, handed) = mpsc::channel(WINDOWS_AHEAD);
+        let window = Open::new(partition, start, limits, windows);
+        (Self { shared, window, moving: false, paused: false, queue }, handed)
+    }
+
+    /// Hands over what is fetched, as far as there is room.
+    pub(super) fn fill(&mut self) -> Filled {
+        loop {
+            if self.window.is_full() {
+                self.window.hand_over();
+            }
+            if !self.window.has_room() {
+                return Filled::Full;
+            }
+            match self.queue.poll(Duration::ZERO) {
+                Some(Ok(record)) => self.window.take(&record),
+                Some(Err(error)) => {
+                    self.window.hand_over();
+                    return Filled::Failed(error);
+                }
+                None => {
+                    self.window.hand_over();
+                    return Filled::Drained;
+                }
+            }
+        }
+    }
+}
+
+/// The window being built.
+pub(super) struct Open {
+    partition: TopicPartition,
+    limits: Limits,
+    windows: mpsc::Sender<Handed>,
+    batch: Option<Batch>,
+    /// Rows and bytes of the last window: the next one is made as large at once.
+    last_size: (usize, usize),
+    wanted: Offset,
+    epoch: u64,
+}
+
+impl Open {
+    fn new(partition: TopicPartition, start: Offset, limits: Limits, windows: mpsc::Sender<Handed>) -> Self {
+        Self { partition, limits, windows, batch: None, last_size: (0, 0), wanted: start, epoch: 0 }
+    }
+
+    /// The next offset to read.
+    pub(super) fn wanted(&self) -> Offset {
+        self.wanted
+    }
+
+    /// Forgets what is being built and goes on at `to` under a new epoch.
+    pub(super) fn restart(&mut self, to: Offset, epoch: u64) {
+        self.batch = None;
+        self.wanted = to;
+        self.epoch = epoch;
+    }
+
+    fn has_room(&self) -> bool {
+        self.windows.capacity() > 0 && !self.windows.is_closed()
+    }
+
+    fn is_full(&self) -> bool {
+        self.batch.as_ref().is_some_and(|batch| {
+            batch.len() >= self.limits.records || batch.size_bytes() >= self.limits.bytes
+        })
+    }
+
+    /// Adds a record; a window that it does not fit into is handed over first.
+    pub(super) fn take(&mut self, record: &BorrowedMessage<'_>) {
+        let offset = record.offset();
+        if offset < self.wanted {
+            // The library leaves out what lies below a start or a seek. Skipping it here too would hide a topic that was
+            // deleted and created again.
+            self.fail(
+                Fault::host(format!("`{}` came where {} was due", self.partition.at(offset), self.wanted))
+                    .because("the client library went back, or the topic was created again"),
+            );
+            return;
+        }
+        let size = record.key_len() + record.payload_len();
+        let fits = self.batch.as_ref().is_none_or(|batch| {
+            batch.len() < self.limits.records && batch.size_bytes() + size <= self.limits.bytes
+        });
+        if !fits {
+            self.hand_over();
+        }
+        let (rows, bytes) = self.last_size;
+        let partition = &self.partition;
+        let batch = self.batch.get_or_insert_with(|| Batch::with_capacity(partition.clone(), rows, bytes));
+        batch.push(offset, record.timestamp().to_millis().unwrap_or(-1), record.key(), record.payload());
+        headers::push(batch, record);
+        self.wanted = offset + 1;
+    }
+
+    /// The position has passed what is no record, and everything before it is handed over (S99).
+    pub(super) fn pass(&mut self, position: Offset) {
+        if position > self.wanted && self.batch.is_none() && self.has_room() && self.send(Ok(Read::Position(position))) {
+            self.wanted = position;
+        }
+    }
+
+    /// Tells the reader that it cannot go on like this.
+    pub(super) fn fail(&mut self, fault: Fault) {
+        self.send(Err(fault));
+    }
+
+    fn hand_over(&mut self) {
+        let Some(batch) = self.batch.take() else { return };
+        if !self.has_room() {
+            self.batch = Some(batch);
+            return;
+        }
+        self.last_size = (batch.len(), batch.values.bytes().len());
+        self.send(Ok(Read::Records(Arc::new(batch))));
+    }
+
+    fn send(&mut self, read: Result<Read, Fault>) -> bool {
+        // Refused when the reader is gone, or for a fault when two windows wait: it is found again after them.
+        self.windows.try_send(Handed { epoch: self.epoch, read }).is_ok()
+    }
+}

@@ -1,0 +1,493 @@
+//! The thread that alone polls, pauses, seeks and assigns (S45a). It never waits for a worker: what a worker cannot take
+//! stays with librdkafka, and the group's calls go on meanwhile (S14).
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::Message;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::topic_partition_list::{Offset as Position, TopicPartitionList};
+use tokio::sync::{mpsc, oneshot};
+
+use super::config::First;
+use super::context::{Bell, Context, Rebalance};
+use super::lane::{Filled, Lane, Limits, Standing};
+use super::offsets::{self, Unresolved};
+use super::probe::{missing, refused};
+use super::reader::KafkaReader;
+use super::rewind::{Rewind, Tried};
+use super::{CLOSE_PATIENCE, OnOffsetGap};
+use crate::clock;
+use crate::model::{Fault, Offset, TopicPartition};
+use crate::source::Event;
+
+/// The main queue is polled at least this often: the group's calls and all callbacks come from it.
+const MAIN_POLL: Duration = Duration::from_millis(50);
+/// Entries of the main queue that are looked at in one turn, so that a flood of them does not hold up the records.
+const MAIN_ENTRIES: usize = 64;
+/// Every partition's queue is looked at this often even if nothing announced a record.
+const SWEEP: Duration = Duration::from_secs(1);
+/// The wait before start offsets are asked for again, and how long that goes on.
+const RESOLVE_WAIT: Duration = Duration::from_millis(500);
+const RESOLVE_PATIENCE: Duration = Duration::from_secs(120);
+/// How long giving a partition away waits for a commit that is on its way (S12).
+const COMMIT_PATIENCE: Duration = Duration::from_secs(10);
+
+/// An order to the thread.
+pub(super) enum Command {
+    /// Go back; see [`Rewind`].
+    Rewind { partition: TopicPartition, to: Offset, epoch: u64, done: oneshot::Sender<Result<(), Fault>> },
+    /// Stop fetching, or go on.
+    Pause { partition: TopicPartition, paused: bool, done: oneshot::Sender<Result<(), Fault>> },
+    /// Give partitions away that no worker serves any more.
+    Release { partitions: Vec<TopicPartition>, done: oneshot::Sender<()> },
+    /// Leave the group and end.
+    Close,
+}
+
+/// What the thread is told at its start.
+pub(super) struct Settings {
+    pub topics: Vec<String>,
+    pub window_records: usize,
+    pub window_bytes: usize,
+    pub first: First,
+    pub on_offset_gap: OnOffsetGap,
+}
+
+/// Partitions given to us whose start offsets are being found out.
+struct Opening {
+    partitions: Vec<TopicPartition>,
+    since: Instant,
+    due: Instant,
+}
+
+/// Partitions taken from us that workers still serve.
+struct Closing {
+    partitions: Vec<TopicPartition>,
+    left: BTreeSet<TopicPartition>,
+}
+
+/// Partitions that workers have let go and whose last commit may be on its way.
+struct Release {
+    partitions: Vec<TopicPartition>,
+    since: Instant,
+    done: oneshot::Sender<()>,
+}
+
+/// The thread's state.
+pub(super) struct Poller {
+    consumer: Arc<BaseConsumer<Context>>,
+    settings: Settings,
+    bell: Arc<Bell>,
+    sender: mpsc::WeakSender<Command>,
+    commands: mpsc::Receiver<Command>,
+    events: mpsc::Sender<Event<KafkaReader>>,
+    outbox: VecDeque<Event<KafkaReader>>,
+    lanes: BTreeMap<TopicPartition, Lane>,
+    opening: Option<Opening>,
+    closing: Option<Closing>,
+    releases: Vec<Release>,
+    rewinds: Vec<Rewind>,
+    failed: bool,
+    polled: Instant,
+    swept: Instant,
+}
+
+impl Poller {
+    pub(super) fn new(
+        consumer: Arc<BaseConsumer<Context>>,
+        settings: Settings,
+        bell: Arc<Bell>,
+        (sender, commands): (mpsc::WeakSender<Command>, mpsc::Receiver<Command>),
+        events: mpsc::Sender<Event<KafkaReader>>,
+    ) -> Result<Self, Fault> {
+        let topics: Vec<&str> = settings.topics.iter().map(String::as_str).collect();
+        consumer
+            .subscribe(&topics)
+            .map_err(|error| Fault::config(format!("cannot subscribe to {}", topics.join(", "))).because(error))?;
+        let now = clock::instant();
+        Ok(Self {
+            consumer,
+            settings,
+            bell,
+            sender,
+            commands,
+            events,
+            outbox: VecDeque::new(),
+            lanes: BTreeMap::new(),
+            opening: None,
+            closing: None,
+            releases: Vec::new(),
+            rewinds: Vec::new(),
+            failed: false,
+            polled: now,
+            swept: now,
+        })
+    }
+
+    pub(super) fn run(mut self) {
+        self.bell.hang(std::thread::current());
+        loop {
+            self.poll_main();
+            if !self.obey() {
+                break;
+            }
+            self.rebalance();
+            self.rewind();
+            self.fill();
+            self.report();
+            // Rung by every queue that becomes non-empty, every order, and every window taken.
+            std::thread::park_timeout(self.longest_rest());
+        }
+        self.close();
+    }
+
+    /// Serves the group's calls, callbacks and errors.
+    fn poll_main(&mut self) {
+        self.polled = clock::instant();
+        let consumer = Arc::clone(&self.consumer);
+        let mut quiet = 0;
+        for _ in 0..MAIN_ENTRIES {
+            match consumer.poll(Duration::ZERO) {
+                Some(Ok(record)) => {
+                    // Queues are split off before they are assigned, so that none is expected here. If one comes, it is
+                    // older than what waits in its partition's queue.
+                    let place = TopicPartition::new(record.topic(), record.partition());
+                    match self.lanes.get_mut(&place).filter(|lane| !lane.moving) {
+                        Some(lane) => lane.window.take(&record),
+                        None => tracing::debug!(at = place.at(record.offset()), "a record of no partition of ours"),
+                    }
+                }
+                Some(Err(error)) => self.complain(&error),
+                // Log lines and rebalances are used up inside and look like an empty queue.
+                None if quiet == 2 => break,
+                None => quiet += 1,
+            }
+        }
+    }
+
+    fn complain(&mut self, error: &KafkaError) {
+        use RDKafkaErrorCode as Code;
+        let code = error.rdkafka_error_code();
+        match (error, code) {
+            (KafkaError::MessageConsumptionFatal(_), _) => {
+                self.fail(Fault::host("the Kafka consumer cannot go on").because(error));
+            }
+            (_, Some(code @ (Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed))) => {
+                self.fail(refused(code));
+            }
+            (_, Some(Code::UnknownTopicOrPartition | Code::UnknownTopic)) => {
+                self.fail(missing(&self.settings.topics.join(", ")));
+            }
+            _ => tracing::warn!("Kafka consumer: {error}"),
+        }
+    }
+
+    /// Carries out what was ordered. `false`: the end.
+    fn obey(&mut self) -> bool {
+        loop {
+            match self.commands.try_recv() {
+                Ok(Command::Close) | Err(mpsc::error::TryRecvError::Disconnected) => return false,
+                Err(mpsc::error::TryRecvError::Empty) => break,
+                Ok(Command::Rewind { partition, to, epoch, done }) => {
+                    let rewind = Rewind::new(partition, to, epoch, done);
+                    match self.lanes.get_mut(&rewind.partition) {
+                        Some(lane) if lane.shared.standing() == Standing::Held => {
+                            lane.moving = true;
+                            self.rewinds.push(rewind);
+                        }
+                        _ => rewind.is_moot(),
+                    }
+                }
+                Ok(Command::Pause { partition, paused, done }) => {
+                    let _ = done.send(self.pause(&partition, paused));
+                }
+                Ok(Command::Release { partitions, done }) => {
+                    self.releases.push(Release { partitions, since: clock::instant(), done });
+                }
+            }
+        }
+        self.release();
+        true
+    }
+
+    fn pause(&mut self, partition: &TopicPartition, paused: bool) -> Result<(), Fault> {
+        let Some(lane) = self.lanes.get_mut(partition) else { return Ok(()) };
+        lane.paused = paused;
+        lane.shared.soil();
+        if lane.moving {
+            // A rewind on its way has stopped fetching already and leaves it as it is wanted at its end.
+            return Ok(());
+        }
+        let place = offsets::list(std::slice::from_ref(partition));
+        let result = if paused { self.consumer.pause(&place) } else { self.consumer.resume(&place) };
+        result.map_err(|error| Fault::host(format!("fetching of {partition} cannot be switched")).because(error))
+    }
+
+    fn release(&mut self) {
+        for release in std::mem::take(&mut self.releases) {
+            let busy = release.since.elapsed() < COMMIT_PATIENCE
+                && release.partitions.iter().any(|partition| {
+                    self.lanes.get(partition).is_some_and(|lane| lane.shared.committing.try_lock().is_err())
+                });
+            if busy {
+                self.releases.push(release);
+                continue;
+            }
+            for partition in &release.partitions {
+                if let Some(lane) = self.lanes.remove(partition) {
+                    lane.shared.stand(Standing::Gone);
+                }
+                if let Some(closing) = &mut self.closing {
+                    closing.left.remove(partition);
+                }
+            }
+            self.unassign();
+            let _ = release.done.send(());
+        }
+    }
+
+    /// Answers the revocation once no worker serves any of its partitions.
+    fn unassign(&mut self) {
+        let Some(closing) = self.closing.take_if(|closing| closing.left.is_empty()) else { return };
+        if let Err(error) = self.consumer.incremental_unassign(&offsets::list(&closing.partitions)) {
+            self.fail(Fault::host("revoked partitions could not be given away").because(error));
+        }
+    }
+
+    /// Takes up the next change of the assignment when the last one is answered.
+    fn rebalance(&mut self) {
+        self.open();
+        if let Some(closing) = &self.closing
+            && self.consumer.assignment_lost()
+        {
+            // Time ran out while workers were finishing: the claim to commit is gone with it (S48).
+            for partition in &closing.left {
+                if let Some(lane) = self.lanes.get(partition) {
+                    lane.shared.stand(Standing::Gone);
+                }
+            }
+        }
+        while self.opening.is_none() && self.closing.is_none() {
+            let Some(change) = self.consumer.context().take_rebalance() else { return };
+            match change {
+                Rebalance::Assign(partitions) => {
+                    let now = clock::instant();
+                    self.opening = Some(Opening { partitions, since: now, due: now });
+                    self.open();
+                }
+                Rebalance::Revoke { partitions, lost } => self.revoke(partitions, lost),
+            }
+        }
+    }
+
+    fn revoke(&mut self, partitions: Vec<TopicPartition>, lost: bool) {
+        let standing = if lost { Standing::Gone } else { Standing::Revoked };
+        let served: Vec<TopicPartition> =
+            partitions.iter().filter(|partition| self.lanes.contains_key(partition)).cloned().collect();
+        for partition in &served {
+            if let Some(lane) = self.lanes.get(partition) {
+                lane.shared.stand(standing);
+            }
+        }
+        self.closing = Some(Closing { partitions, left: served.iter().cloned().collect() });
+        if served.is_empty() {
+            self.unassign();
+        } else {
+            self.outbox.push_back(if lost { Event::Lost(served) } else { Event::Revoked(served) });
+        }
+    }
+
+    /// Finds the start offsets of new partitions and makes them part of the assignment (S51).
+    fn open(&mut self) {
+        let Some(opening) = self.opening.as_mut().filter(|opening| clock::instant() >= opening.due) else { return };
+        let settings = &self.settings;
+        match offsets::resolve(&self.consumer, &opening.partitions, settings.first, settings.on_offset_gap) {
+            Ok(starts) => {
+                self.opening = None;
+                if let Err(error) = self.assign(starts) {
+                    self.fail(Fault::host("assigned partitions could not be taken").because(error));
+                }
+            }
+            Err(Unresolved::Later(why)) if opening.since.elapsed() < RESOLVE_PATIENCE => {
+                tracing::warn!("start offsets are asked for again: {why}");
+                opening.due = clock::instant() + RESOLVE_WAIT;
+            }
+            Err(Unresolved::Later(why)) => {
+                opening.due = clock::instant() + RESOLVE_PATIENCE;
+                self.fail(Fault::host("the brokers do not say where partitions start").because(why));
+            }
+            Err(Unresolved::Never(fault)) => {
+                opening.due = clock::instant() + RESOLVE_PATIENCE;
+                self.fail(fault);
+            }
+        }
+    }
+
+    fn assign(&mut self, starts: Vec<(TopicPartition, Offset)>) -> Result<(), KafkaError> {
+        let limits = Limits { records: self.settings.window_records, bytes: self.settings.window_bytes };
+        let mut list = TopicPartitionList::with_capacity(starts.len());
+        let (mut lanes, mut readers) = (Vec::new(), Vec::new());
+        for (partition, start) in starts {
+            list.add_partition_offset(&partition.topic, partition.partition, Position::Offset(start))?;
+            // Before the assignment: then nothing is ever fetched into the main queue, where it could not be held back.
+            let Some(queue) = self.consumer.split_partition_queue(&partition.topic, partition.partition) else {
+                return Err(KafkaError::Global(RDKafkaErrorCode::UnknownPartition));
+            };
+            let (lane, handed) = Lane::new(queue, partition.clone(), start, limits, Arc::clone(&self.bell));
+            if let Some(sender) = self.sender.upgrade() {
+                let shared = Arc::clone(&lane.shared);
+                let consumer = Arc::downgrade(&self.consumer);
+                let orders = (sender, Arc::clone(&self.bell));
+                readers.push(KafkaReader::new((partition.clone(), start), handed, shared, orders, consumer));
+            }
+            lanes.push((partition, lane));
+        }
+        self.consumer.incremental_assign(&list)?;
+        self.lanes.extend(lanes);
+        if !readers.is_empty() {
+            self.outbox.push_back(Event::Assigned(readers));
+        }
+        Ok(())
+    }
+
+    fn rewind(&mut self) {
+        let now = clock::instant();
+        for rewind in std::mem::take(&mut self.rewinds) {
+            match self.lanes.get_mut(&rewind.partition) {
+                Some(lane) if lane.shared.standing() == Standing::Held => {
+                    if rewind.due > now {
+                        self.rewinds.push(rewind);
+                    } else if let Tried::Again(later) = rewind.attempt(&self.consumer, lane) {
+                        self.rewinds.push(later);
+                    }
+                }
+                _ => rewind.is_moot(),
+            }
+        }
+    }
+
+    /// Moves what is fetched into windows, as far as workers have room.
+    fn fill(&mut self) {
+        if self.swept.elapsed() >= SWEEP {
+            self.swept = clock::instant();
+            self.lanes.values().for_each(|lane| lane.shared.soil());
+        }
+        let mut drained = Vec::new();
+        let mut failures = Vec::new();
+        for (partition, lane) in &mut self.lanes {
+            if lane.moving || lane.shared.standing() != Standing::Held || !lane.shared.take_dirty() {
+                continue;
+            }
+            match lane.fill() {
+                Filled::Full => {}
+                Filled::Drained => drained.push(partition.clone()),
+                Filled::Failed(error) => {
+                    lane.shared.soil();
+                    failures.push((partition.clone(), error));
+                }
+            }
+            if self.polled.elapsed() >= MAIN_POLL {
+                // The lanes that were not reached are still marked; the bell makes the next turn come at once.
+                self.bell.ring();
+                break;
+            }
+        }
+        for (partition, error) in failures {
+            self.misplaced(&partition, &error);
+        }
+        self.pass_positions(&drained);
+    }
+
+    /// Tells readers whose partition is read to its end how far that is (S99). One call for all of them: the library
+    /// answers for the whole assignment.
+    fn pass_positions(&mut self, drained: &[TopicPartition]) {
+        if drained.is_empty() {
+            return;
+        }
+        let Ok(positions) = self.consumer.position() else { return };
+        for partition in drained {
+            let position = positions.find_partition(&partition.topic, partition.partition);
+            if let (Some(Position::Offset(offset)), Some(lane)) =
+                (position.map(|element| element.offset()), self.lanes.get_mut(partition))
+            {
+                lane.window.pass(offset);
+            }
+        }
+    }
+
+    /// An error that the library reports in a partition's place in the log.
+    fn misplaced(&mut self, partition: &TopicPartition, error: &KafkaError) {
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AutoOffsetReset) {
+            return self.complain(error);
+        }
+        // Only reported when a gap is to stop us: otherwise the library has gone on at the first record by itself.
+        let Some(wanted) = self.lanes.get(partition).map(|lane| lane.window.wanted()) else { return };
+        let marks = self.consumer.fetch_watermarks(&partition.topic, partition.partition, offsets::QUESTION_TIMEOUT);
+        self.fail(match marks {
+            Ok((low, high)) => offsets::gap(partition, wanted, low, high),
+            Err(_) => Fault::host(format!("`{}` is to be read next and is not there", partition.at(wanted))),
+        });
+    }
+
+    /// Says once that the source cannot go on.
+    fn fail(&mut self, fault: Fault) {
+        if !std::mem::replace(&mut self.failed, true) {
+            self.outbox.push_back(Event::Failed(fault));
+        }
+    }
+
+    fn report(&mut self) {
+        while let Some(event) = self.outbox.pop_front() {
+            match self.events.try_send(event) {
+                Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => {}
+                Err(mpsc::error::TrySendError::Full(event)) => return self.outbox.push_front(event),
+            }
+        }
+    }
+
+    fn longest_rest(&self) -> Duration {
+        let now = clock::instant();
+        let due = self.rewinds.iter().map(|rewind| rewind.due).min();
+        due.map_or(MAIN_POLL, |due| due.saturating_duration_since(now).min(MAIN_POLL))
+    }
+
+    /// Leaves the group. A revocation that stays unanswered would make the consumer's end hang for ever, so that whatever
+    /// is open is answered first.
+    fn close(mut self) {
+        for lane in self.lanes.values() {
+            lane.shared.stand(Standing::Gone);
+        }
+        self.lanes.clear();
+        let consumer = self.consumer;
+        consumer.context().close();
+        let mut open: Vec<Rebalance> = Vec::new();
+        open.extend(self.opening.take().map(|opening| Rebalance::Assign(opening.partitions)));
+        open.extend(self.closing.take().map(|it| Rebalance::Revoke { partitions: it.partitions, lost: false }));
+        open.extend(std::iter::from_fn(|| consumer.context().take_rebalance()));
+        for change in open {
+            let answer = match change {
+                Rebalance::Assign(partitions) => consumer.incremental_assign(&offsets::list(&partitions)),
+                Rebalance::Revoke { partitions, .. } => consumer.incremental_unassign(&offsets::list(&partitions)),
+            };
+            if let Err(error) = answer {
+                tracing::debug!("while closing: {error}");
+            }
+        }
+        let started = clock::instant();
+        if let Err(error) = consumer.close_queue() {
+            tracing::debug!("while closing: {error}");
+        }
+        // Commits on their way hold the consumer too; they end with it or before it.
+        while started.elapsed() < CLOSE_PATIENCE && !(consumer.closed() && Arc::strong_count(&consumer) == 1) {
+            let _ = consumer.poll(MAIN_POLL);
+        }
+        if !consumer.closed() {
+            tracing::warn!("the consumer group could not be left in time");
+            // Ending it would wait without end for what did not come in time; the process ends soon.
+            std::mem::forget(consumer);
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Whether the cluster can be reached and has what is to be consumed.
+
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+use super::Options;
+use super::context::Context;
+use super::config;
+use crate::model::Fault;
+
+/// How often the queue of complaints is looked at after a question failed.
+const COMPLAINTS: usize = 16;
+
+/// Asks the cluster for every topic and returns how many partitions each has, in the order of [`Options::topics`].
+///
+/// # Errors
+/// Owner `config` when a topic does not exist or may not be read; owner `host` when no broker answers within `timeout`.
+pub async fn probe(options: &Options, timeout: Duration) -> Result<Vec<(String, i32)>, Fault> {
+    let options = options.clone();
+    tokio::task::spawn_blocking(move || ask(&options, timeout))
+        .await
+        .map_err(|error| Fault::host("the question to the Kafka cluster was not finished").because(error))?
+}
+
+fn ask(options: &Options, timeout: Duration) -> Result<Vec<(String, i32)>, Fault> {
+    let consumer: BaseConsumer<Context> = config::common(options)?
+        .create_with_context(Context::default())
+        .map_err(|error| Fault::config("the Kafka consumer cannot be created").because(error))?;
+    let started = crate::clock::instant();
+    let mut topics = Vec::new();
+    for topic in options.topics() {
+        let left = timeout.saturating_sub(started.elapsed());
+        let metadata = consumer
+            .fetch_metadata(Some(&topic), left)
+            .map_err(|error| unreachable(&consumer, &options.brokers.joined(), timeout, &error))?;
+        let found = metadata.topics().iter().find(|found| found.name() == topic);
+        if let Some(error) = found.and_then(rdkafka::metadata::MetadataTopic::error) {
+            let code = RDKafkaErrorCode::from(error);
+            return Err(match code {
+                RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic => missing(&topic),
+                RDKafkaErrorCode::TopicAuthorizationFailed => refused(code),
+                other => Fault::host(format!("topic `{topic}` cannot be consumed now")).because(other),
+            });
+        }
+        let partitions = found.map_or(0, |found| found.partitions().len());
+        if partitions == 0 {
+            return Err(missing(&topic));
+        }
+        topics.push((topic, i32::try_from(partitions).unwrap_or(i32::MAX)));
+    }
+    Ok(topics)
+}
+
+/// The topic is not there.
+pub(super) fn missing(topic: &str) -> Fault {
+    Fault::config(format!("topic `{topic}` does not exist"))
+        .hint(format!("create `{topic}`, or correct `kafka.source_topic`"))
+}
+
+/// The cluster knows us and says no.
+pub(super) fn refused(code: RDKafkaErrorCode) -> Fault {
+    Fault::config("the Kafka cluster refuses access")
+        .because(code)
+        .hint("allow the principal to read the topics and the group, or correct `kafka.properties`")
+}
+
+fn unreachable(consumer: &BaseConsumer<Context>, brokers: &str, timeout: Duration, error: &KafkaError) -> Fault {
+    // What the connections complained of waits in the queue; without it the user would read of a time-out only.
+    for _ in 0..COMPLAINTS {
+        let _ = consumer.poll(Duration::ZERO);
+    }
+    let fault = Fault::host(format!("no broker of `{brokers}` answered within {} s", timeout.as_secs_f64()))
+        .hint("check `kafka.brokers`, that the cluster runs, and its TLS and SASL settings under `kafka.properties`");
+    match consumer.context().take_complaint() {
+        Some(complaint) => fault.because(complaint),
+        None => fault.because(error),
+    }
+}

@@ -1,0 +1,9 @@
+//! Source, sink and dead letters on a real broker.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+#[path = "kafka/help.rs"]
+mod help;
+#[path = "kafka/source.rs"]
+mod source;
+#[path = "support/broker.rs"]
+mod support_broker;

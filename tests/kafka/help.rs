@@ -1,0 +1,227 @@
+//! What every test here needs: the shared broker, a source on it, and a look into topics.
+
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::{Header, Headers, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
+use rdkafka::{ClientConfig, Message, Offset as Position, TopicPartitionList};
+use tidegate::model::{Batch, Fault, TopicPartition};
+use tidegate::pipeline::options::WindowOptions;
+use tidegate::source::kafka::{Brokers, KafkaReader, KafkaSource, Options};
+use tidegate::source::{Event, Read, Reader, Source};
+
+use crate::support_broker::Broker;
+
+/// The longest that anything here may take; far more than it ever does.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// One broker for all tests of this process.
+pub fn broker() -> &'static Broker {
+    static BROKER: OnceLock<Broker> = OnceLock::new();
+    BROKER.get_or_init(Broker::start)
+}
+
+/// A name that no other test uses.
+pub fn unique(stem: &str) -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("{stem}-{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// A topic of its own for a test.
+pub async fn topic(stem: &str, partitions: i32) -> String {
+    let name = unique(stem);
+    broker().create_topic(&name, partitions, &[]).await;
+    name
+}
+
+/// Options with a group's times as short as the broker allows.
+pub fn options(topic: &str, group: &str) -> Options {
+    let properties = [("session.timeout.ms", "6000"), ("heartbeat.interval.ms", "500")];
+    Options {
+        brokers: Brokers::One(broker().bootstrap()),
+        source_topic: topic.into(),
+        group: group.into(),
+        properties: properties.into_iter().map(|(name, value)| (name.into(), value.into())).collect(),
+        ..Options::default()
+    }
+}
+
+pub fn start(options: &Options) -> KafkaSource {
+    KafkaSource::start(options, &WindowOptions::default()).unwrap()
+}
+
+/// Waits for partitions, in order of their numbers, until there are as many as named.
+pub async fn assigned(source: &mut KafkaSource, count: usize) -> Vec<KafkaReader> {
+    let mut readers = Vec::new();
+    while readers.len() < count {
+        match tokio::time::timeout(PATIENCE, source.next()).await.expect("no assignment came") {
+            Event::Assigned(more) => readers.extend(more),
+            Event::Failed(fault) => panic!("{fault}"),
+            _ => panic!("an assignment was expected"),
+        }
+    }
+    readers.sort_by_key(|reader| reader.partition().clone());
+    readers
+}
+
+/// Reads windows until there are `count` records, and joins them.
+pub async fn read(reader: &mut KafkaReader, count: usize) -> Batch {
+    let mut all = Batch::new(reader.partition().clone());
+    while all.len() < count {
+        match tokio::time::timeout(PATIENCE, reader.read()).await.expect("no record came").unwrap() {
+            Read::Records(window) => (0..window.len()).for_each(|row| all.push_row(&window, row)),
+            Read::Position(_) => {}
+        }
+    }
+    all
+}
+
+/// Ends a source as the pipeline does: readers first.
+pub async fn finish(mut source: KafkaSource, readers: Vec<KafkaReader>) {
+    drop(readers);
+    tokio::time::timeout(PATIENCE, source.close()).await.expect("the source did not close");
+}
+
+/// One record to write.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Row {
+    pub key: Option<Vec<u8>>,
+    pub value: Option<Vec<u8>>,
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
+    pub timestamp: Option<i64>,
+}
+
+impl Row {
+    pub fn value(value: impl Into<Vec<u8>>) -> Self {
+        Self { value: Some(value.into()), ..Self::default() }
+    }
+}
+
+/// Writes rows to one partition, in order, and waits until the broker has them.
+pub fn produce(topic: &str, partition: i32, rows: impl IntoIterator<Item = Row>) {
+    produce_on(&broker().bootstrap(), topic, partition, rows);
+}
+
+/// The same on a broker of one's own.
+pub fn produce_on(bootstrap: &str, topic: &str, partition: i32, rows: impl IntoIterator<Item = Row>) {
+    let producer: ThreadedProducer<DefaultProducerContext> = ClientConfig::new()
+        .set("bootstrap.servers", bootstrap)
+        .set("enable.idempotence", "true")
+        .set("message.max.bytes", "50000000")
+        .set("queue.buffering.max.messages", "2000000")
+        .set("linger.ms", "5")
+        .create()
+        .unwrap();
+    for row in rows {
+        let mut record = BaseRecord::to(topic).partition(partition);
+        record.key = row.key.as_deref();
+        record.payload = row.value.as_deref();
+        record.timestamp = row.timestamp;
+        if !row.headers.is_empty() {
+            record.headers = Some(row.headers.iter().fold(OwnedHeaders::new(), |headers, (name, value)| {
+                headers.insert(Header { key: name, value: value.as_ref() })
+            }));
+        }
+        let record: BaseRecord<'_, [u8], [u8]> = record;
+        producer.send(record).map_err(|(error, _)| error).unwrap();
+    }
+    producer.flush(PATIENCE).unwrap();
+}
+
+/// Everything that a topic holds now: partition, offset, record.
+pub fn contents(topic: &str) -> Vec<(i32, i64, Row)> {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", broker().bootstrap())
+        .set("group.id", "looks-only")
+        .set("enable.auto.commit", "false")
+        .create()
+        .unwrap();
+    let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).unwrap();
+    let (mut list, mut left) = (TopicPartitionList::new(), BTreeMap::new());
+    for partition in metadata.topics()[0].partitions() {
+        list.add_partition_offset(topic, partition.id(), Position::Beginning).unwrap();
+        let (low, high) = consumer.fetch_watermarks(topic, partition.id(), PATIENCE).unwrap();
+        left.insert(partition.id(), high - low);
+    }
+    consumer.assign(&list).unwrap();
+    let mut rows = Vec::new();
+    while left.values().any(|left| *left > 0) {
+        let record = consumer.poll(PATIENCE).expect("the topic is not readable").unwrap();
+        *left.get_mut(&record.partition()).unwrap() -= 1;
+        let headers = record.headers().map_or_else(Vec::new, |headers| {
+            headers.iter().map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))).collect()
+        });
+        let row = Row {
+            key: record.key().map(<[u8]>::to_vec),
+            value: record.payload().map(<[u8]>::to_vec),
+            headers,
+            timestamp: record.timestamp().to_millis(),
+        };
+        rows.push((record.partition(), record.offset(), row));
+    }
+    rows.sort_by_key(|(partition, offset, _)| (*partition, *offset));
+    rows
+}
+
+/// What a group has committed for a partition.
+pub fn committed(topic: &str, partition: i32, group: &str) -> Option<i64> {
+    let consumer: BaseConsumer =
+        ClientConfig::new().set("bootstrap.servers", broker().bootstrap()).set("group.id", group).create().unwrap();
+    let mut list = TopicPartitionList::new();
+    list.add_partition(topic, partition);
+    match consumer.committed_offsets(list, PATIENCE).unwrap().elements()[0].offset() {
+        Position::Offset(offset) => Some(offset),
+        _ => None,
+    }
+}
+
+/// The fault that a source reports.
+pub async fn failure(source: &mut KafkaSource) -> Fault {
+    loop {
+        if let Event::Failed(fault) = tokio::time::timeout(PATIENCE, source.next()).await.expect("no fault came") {
+            return fault;
+        }
+    }
+}
+
+pub fn place(topic: &str, partition: i32) -> TopicPartition {
+    TopicPartition::new(topic, partition)
+}
+
+/// Deletes the records of a partition below an offset, as retention would.
+pub async fn delete_below(topic: &str, partition: i32, offset: i64) {
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", broker().bootstrap()).create().unwrap();
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(topic, partition, Position::Offset(offset)).unwrap();
+    admin.delete_records(&list, &AdminOptions::new()).await.unwrap();
+}
+
+/// Writes transactions of so many records each to partition 0, committed or aborted.
+pub fn transactions(topic: &str, sizes: &[(usize, bool)]) {
+    let producer: ThreadedProducer<DefaultProducerContext> = ClientConfig::new()
+        .set("bootstrap.servers", broker().bootstrap())
+        .set("transactional.id", unique("writer"))
+        .create()
+        .unwrap();
+    producer.init_transactions(PATIENCE).unwrap();
+    for (size, commit) in sizes {
+        producer.begin_transaction().unwrap();
+        for _ in 0..*size {
+            let record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(topic).partition(0).payload(b"in a transaction");
+            producer.send(record).map_err(|(error, _)| error).unwrap();
+        }
+        producer.flush(PATIENCE).unwrap();
+        if *commit {
+            producer.commit_transaction(PATIENCE).unwrap();
+        } else {
+            producer.abort_transaction(PATIENCE).unwrap();
+        }
+    }
+}
