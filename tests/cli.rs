@@ -61,6 +61,9 @@ impl Scene {
 
 const LOG: &str = "sinks: { filesystem: { log: { base_path: . } } }\n";
 
+/// Brokers where nobody listens.
+const NOWHERE: &str = "kafka: { source_topic: orders, group: out, brokers: '127.0.0.1:1' }\n";
+
 #[test]
 fn a_sound_configuration() {
     insta::assert_snapshot!(Scene::with(LOG).check(), @"
@@ -574,7 +577,8 @@ fn every_part_is_told_of_and_not_only_the_first_that_is_broken() {
 
 #[test]
 fn s117_a_base_path_that_is_not_there() {
-    let scene = Scene::with("sinks: { filesystem: { log: { base_path: missing }, here: { base_path: . } } }\n");
+    let sinks = "sinks: { filesystem: { log: { base_path: missing }, here: { base_path: . } } }\n";
+    let scene = Scene::new(&format!("{NOWHERE}{sinks}"));
     insta::assert_snapshot!(scene.check(), @"
     exit: 0
     --- stdout
@@ -584,16 +588,161 @@ fn s117_a_base_path_that_is_not_there() {
     --- stderr
     (nothing)
     ");
-    insta::assert_snapshot!(scene.run(&["check", "--connect"]), @"
+    stable(|| {
+        insta::assert_snapshot!(scene.run(&["check", "--connect"]), @"
     exit: 2
     --- stdout
-    source   orders (group out)        ok
+    source   orders (group out)        fault
     sink     filesystem/here  .        ok
     sink     filesystem/log  missing   fault
     --- stderr
+    error: no broker of `127.0.0.1:1` answered within 10 s
+      Caused by: 127.0.0.1:1/bootstrap: Connect to ipv4#127.0.0.1:1 failed: Connection refused (after a while)
+
+    hint: check `kafka.brokers`, that the cluster runs, and its TLS and SASL settings under `kafka.properties`
+
     error: `sinks.filesystem.log.base_path` is not an existing directory: `missing`
       Caused by: No such file or directory (os error 2)
 
     hint: create the directory, or point `sinks.filesystem.log.base_path` at one that exists
     ");
+    });
+}
+
+/// The guests that `make guests` builds.
+fn guest(name: &str) -> Vec<u8> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/guests").join(format!("{name}.wasm"));
+    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}; build the guests first", path.display()))
+}
+
+/// What differs from one build of the guests, or one machine, to the next.
+fn stable(check: impl FnOnce()) {
+    let filters = vec![
+        (r"\d+\.\d [KM]iB +", "[size]  "),
+        (r"\(after \d+ms.*", "(after a while)"),
+        (r"lib\.rs:\d+", "lib.rs:[line]"),
+        (r"Caused by: in `.*", "Caused by: in [stack]"),
+    ];
+    insta::with_settings!({ filters => filters }, { check() });
+}
+
+#[test]
+fn s66_check_sets_plugins_up_and_does_not_connect() {
+    let yaml = "collect: { component: collect.wasm }\nsinks:\n  plugin: { faulty: { component: plugin.wasm, options: { connect: fatal } } }\n";
+    let scene = with_component(yaml, guest("faulty-sink"));
+    std::fs::write(scene.path().join("collect.wasm"), guest("faulty-collector")).unwrap();
+    stable(|| {
+        insta::assert_snapshot!(scene.check(), @"
+    exit: 0
+    --- stdout
+    source   orders (group out)                       ok
+    collect  collect  contract 0.1  [size]  ok     no grants
+    sink     plugin/faulty  contract 0.1  [size]  ok     no grants
+    --- stderr
+    (nothing)
+    ");
+    });
+}
+
+#[test]
+fn s58_a_plugin_that_cannot_connect() {
+    let yaml = "sinks:\n  plugin: { faulty: { component: plugin.wasm, options: { connect: fatal } } }\n";
+    let scene = Scene::new(&format!("{NOWHERE}{yaml}"));
+    std::fs::write(scene.path().join("plugin.wasm"), guest("faulty-sink")).unwrap();
+    stable(|| {
+        insta::assert_snapshot!(scene.run(&["check", "--connect"]), @"
+    exit: 3
+    --- stdout
+    source   orders (group out)                       fault
+    sink     plugin/faulty  contract 0.1  [size]  fault  no grants
+    --- stderr
+    error: no broker of `127.0.0.1:1` answered within 10 s
+      Caused by: 127.0.0.1:1/bootstrap: Connect to ipv4#127.0.0.1:1 failed: Connection refused (after a while)
+
+    hint: check `kafka.brokers`, that the cluster runs, and its TLS and SASL settings under `kafka.properties`
+
+    error: `plugin/faulty` cannot go on after `connect`
+      Caused by: connect was told to give up
+    ");
+    });
+}
+
+#[test]
+fn a_plugin_whose_setup_fails() {
+    let yaml =
+        |act| format!("sinks: {{ plugin: {{ faulty: {{ component: plugin.wasm, options: {{ setup: {act} }} }} }} }}\n");
+    let told = |act| with_component(&yaml(act), guest("faulty-sink")).check();
+    stable(|| {
+        insta::assert_snapshot!(told("reject"), @"
+    exit: 2
+    --- stdout
+    source   orders (group out)                       ok
+    sink     plugin/faulty  contract 0.1  [size]  fault  no grants
+    --- stderr
+    error: `plugin/faulty` does not accept its options
+      Caused by: setup was told to fail
+
+    hint: correct `sinks.plugin.faulty.options`
+    ");
+        insta::assert_snapshot!(told("poison"), @"
+    exit: 2
+    --- stdout
+    source   orders (group out)                       ok
+    sink     plugin/faulty  contract 0.1  [size]  fault  no grants
+    --- stderr
+    error: `plugin/faulty` trapped in `setup`
+      Caused by: wasm trap: wasm `unreachable` instruction executed
+      Caused by: in [stack]
+      last output: panicked at 'tests/guests/rust/faults/src/lib.rs:[line]': poison in setup
+    ");
+    });
+}
+
+#[test]
+fn a_guest_of_another_contract() {
+    stable(|| {
+        insta::assert_snapshot!(with_component(COLLECT, guest("future-collector")).check(), @"
+    exit: 2
+    --- stdout
+    source   orders (group out)   ok
+    collect  plugin               fault  no grants
+    sink     filesystem/log  .    ok
+    --- stderr
+    error: `plugin.wasm` speaks version 0.2.0 of the plugin contract, and this Tidegate speaks 0.1.0
+      Caused by: its type names `tidegate:plugin/collector@0.2.0`
+
+    hint: use a newer Tidegate, or build the plugin with version 0.1.0 of the contract
+    ");
+        insta::assert_snapshot!(with_component(COLLECT, guest("stranger")).check(), @"
+    exit: 2
+    --- stdout
+    source   orders (group out)   ok
+    collect  plugin               fault  no grants
+    sink     filesystem/log  .    ok
+    --- stderr
+    error: `plugin.wasm` is a component, but no Tidegate plugin
+      Caused by: it exports `greet`
+      Caused by: a plugin exports `tidegate:plugin/sink@0.1.0` or `tidegate:plugin/collector@0.1.0`
+
+    hint: build it for the world `tidegate:plugin/sink-plugin@0.1.0` or `tidegate:plugin/collector-plugin@0.1.0`
+    ");
+    });
+}
+
+#[test]
+fn s58_a_broker_that_does_not_answer() {
+    let scene = Scene::new(&format!("{NOWHERE}{LOG}"));
+    stable(|| {
+        insta::assert_snapshot!(scene.run(&["check", "--connect"]), @"
+    exit: 3
+    --- stdout
+    source   orders (group out)   fault
+    sink     filesystem/log  .    ok
+    --- stderr
+    error: no broker of `127.0.0.1:1` answered within 10 s
+      Caused by: 127.0.0.1:1/bootstrap: Connect to ipv4#127.0.0.1:1 failed: Connection refused (after a while)
+
+    hint: check `kafka.brokers`, that the cluster runs, and its TLS and SASL settings under `kafka.properties`
+    ");
+    });
 }

@@ -1,7 +1,7 @@
 //! Tidegate takes records from Kafka to native and WebAssembly sinks, and commits offsets only for what arrived.
 
-pub mod cli;
 pub mod checkpoint;
+pub mod cli;
 pub mod clock;
 pub mod collect;
 pub mod config;

@@ -78,8 +78,7 @@ async fn s59_windows_keep_their_limits() {
     let mut rows = vec![Row::value(vec![b'x'; 100]); 1000];
     rows[500] = Row::value(vec![b'y'; 5000]);
     produce(&topic, 0, rows);
-    let limits =
-        tidegate::pipeline::options::WindowOptions { max_records: 64, max_bytes: 2000, ..Default::default() };
+    let limits = tidegate::pipeline::options::WindowOptions { max_records: 64, max_bytes: 2000, ..Default::default() };
     let mut source = tidegate::source::kafka::KafkaSource::start(&options(&topic, &unique("g")), &limits).unwrap();
     let mut readers = assigned(&mut source, 1).await;
     let (mut next, mut largest) = (0, 0);

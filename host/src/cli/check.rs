@@ -10,8 +10,9 @@ use crate::collect::Collect;
 use crate::config::Loaded;
 use crate::model::{CallError, Fault};
 use crate::plugin::{self, PluginCollector, PluginSink, Plugins};
-use crate::sink::Sink;
-use crate::sink::filesystem::{self, FilesystemSink};
+use crate::sink::filesystem::FilesystemSink;
+use crate::sink::{self, Sink};
+use crate::source;
 
 /// Longest that a server may take to answer before it counts as not to be reached.
 const REACH: Duration = Duration::from_secs(10);
@@ -79,7 +80,7 @@ pub async fn check(loaded: &Loaded, connect: bool) -> Report {
     if let Some(plugins) = &plugins {
         parts.extend(config.collect.iter().map(|options| collect(plugins, options, loaded).boxed()));
     }
-    parts.extend(config.sinks.kafka.keys().map(|name| kafka(name, loaded, connect).boxed()));
+    parts.extend(config.sinks.kafka.iter().map(|(name, options)| kafka_line(name, options).boxed()));
     let filesystem = config.sinks.filesystem.iter();
     parts.extend(filesystem.map(|(name, options)| filesystem_line(name, options, connect).boxed()));
     if let Some(plugins) = &plugins {
@@ -98,9 +99,20 @@ fn plugins(loaded: &Loaded) -> Result<Option<Arc<Plugins>>, Fault> {
     Plugins::new(None).map(Some)
 }
 
-async fn source(loaded: &Loaded, _connect: bool) -> Line {
+async fn source(loaded: &Loaded, connect: bool) -> Line {
     let kafka = &loaded.config.kafka;
-    Line::new("source", format!("{} (group {})", kafka.topics().join(", "), kafka.group))
+    let topics = kafka.topics().join(", ");
+    let mut line = Line::new("source", format!("{topics} (group {})", kafka.group));
+    if connect {
+        match source::kafka::probe(kafka, REACH).await {
+            Ok(found) => {
+                let partitions: i32 = found.iter().map(|(_, partitions)| partitions).sum();
+                line.name = format!("{topics} ({partitions} partitions, group {})", kafka.group);
+            }
+            Err(fault) => line.fault = Some(fault),
+        }
+    }
+    line
 }
 
 async fn collect(plugins: &Plugins, options: &plugin::Options, loaded: &Loaded) -> Line {
@@ -129,11 +141,11 @@ async fn plugin_line(plugins: &Plugins, name: &str, options: &plugin::Options, l
     line
 }
 
-async fn kafka(name: &str, _loaded: &Loaded, _connect: bool) -> Line {
-    Line::new("sink", format!("kafka/{name}"))
+async fn kafka_line(name: &str, options: &sink::kafka::Options) -> Line {
+    Line { detail: vec![format!("topic {}", options.topic)], ..Line::new("sink", format!("kafka/{name}")) }
 }
 
-async fn filesystem_line(name: &str, options: &filesystem::Options, connect: bool) -> Line {
+async fn filesystem_line(name: &str, options: &sink::filesystem::Options, connect: bool) -> Line {
     let mut line = Line::new("sink", format!("filesystem/{name}"));
     line.detail.push(options.base_path.display().to_string());
     if connect {

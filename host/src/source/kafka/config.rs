@@ -94,9 +94,8 @@ pub(super) fn common(options: &Options) -> Result<ClientConfig, Fault> {
                     .hint(format!("set `{option}` instead")));
             }
             None if owned => {
-                return Err(Fault::config(format!("`kafka.properties.{name}` is not taken")).hint(
-                    "leave it out: Tidegate sets it, because what is committed depends on it",
-                ));
+                return Err(Fault::config(format!("`kafka.properties.{name}` is not taken"))
+                    .hint("leave it out: Tidegate sets it, because what is committed depends on it"));
             }
             // Interpreted by us: start offsets are made part of the assignment (S51).
             None if name == "auto.offset.reset" => {}

@@ -23,9 +23,8 @@ pub(super) fn push(batch: &mut Batch, record: &BorrowedMessage<'_>) {
     batch.push_headers((0..count).map_while(|index| {
         let (mut name, mut value, mut size) = (std::ptr::null(), std::ptr::null(), 0);
         // SAFETY: the index is below the count, and the three places outlive the call.
-        let read = unsafe {
-            bindings::rd_kafka_header_get_all(headers, index, &raw mut name, &raw mut value, &raw mut size)
-        };
+        let read =
+            unsafe { bindings::rd_kafka_header_get_all(headers, index, &raw mut name, &raw mut value, &raw mut size) };
         if read != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR || name.is_null() {
             return None;
         }

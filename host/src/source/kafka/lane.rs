@@ -189,9 +189,9 @@ impl Open {
     }
 
     fn is_full(&self) -> bool {
-        self.batch.as_ref().is_some_and(|batch| {
-            batch.len() >= self.limits.records || batch.size_bytes() >= self.limits.bytes
-        })
+        self.batch
+            .as_ref()
+            .is_some_and(|batch| batch.len() >= self.limits.records || batch.size_bytes() >= self.limits.bytes)
     }
 
     /// Adds a record; a window that it does not fit into is handed over first.
@@ -207,9 +207,10 @@ impl Open {
             return;
         }
         let size = record.key_len() + record.payload_len();
-        let fits = self.batch.as_ref().is_none_or(|batch| {
-            batch.len() < self.limits.records && batch.size_bytes() + size <= self.limits.bytes
-        });
+        let fits = self
+            .batch
+            .as_ref()
+            .is_none_or(|batch| batch.len() < self.limits.records && batch.size_bytes() + size <= self.limits.bytes);
         if !fits {
             self.hand_over();
         }
@@ -223,7 +224,8 @@ impl Open {
 
     /// The position has passed what is no record, and everything before it is handed over (S99).
     pub(super) fn pass(&mut self, position: Offset) {
-        if position > self.wanted && self.batch.is_none() && self.has_room() && self.send(Ok(Read::Position(position))) {
+        if position > self.wanted && self.batch.is_none() && self.has_room() && self.send(Ok(Read::Position(position)))
+        {
             self.wanted = position;
         }
     }

@@ -45,9 +45,8 @@ pub(super) fn resolve(
             }
             None => Position::Invalid,
         };
-        let (low, high) = consumer
-            .fetch_watermarks(&partition.topic, partition.partition, QUESTION_TIMEOUT)
-            .map_err(unresolved)?;
+        let (low, high) =
+            consumer.fetch_watermarks(&partition.topic, partition.partition, QUESTION_TIMEOUT).map_err(unresolved)?;
         let start = match (committed, first) {
             (Position::Offset(offset), _) if offset < low || offset > high => {
                 within(partition, offset, low, high, on_gap).map_err(Unresolved::Never)?

@@ -6,8 +6,8 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::Options;
-use super::context::Context;
 use super::config;
+use super::context::Context;
 use crate::model::Fault;
 
 /// How often the queue of complaints is looked at after a question failed.
