@@ -3,6 +3,8 @@
 
 #[path = "kafka/help.rs"]
 mod help;
+#[path = "kafka/sink.rs"]
+mod sink;
 #[path = "kafka/source.rs"]
 mod source;
 #[path = "support/broker.rs"]

@@ -20,6 +20,9 @@ use crate::model::{Answer, Batch, CallError, Fault, TopicPartition};
 pub mod filesystem;
 pub mod kafka;
 
+/// How the reason begins with which a sink rejects a row because its destination finds it too large (S94a).
+pub const TOO_LARGE: &str = "larger than the destination takes";
+
 /// How a sink takes rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {

@@ -6,7 +6,6 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread::Thread;
 
 use rdkafka::client::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::TopicPartitionList;
@@ -65,10 +64,6 @@ impl Context {
 }
 
 impl ClientContext for Context {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
-        log(level, facility, text);
-    }
-
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::warn!(%reason, "Kafka: {error}");
         *self.complaint.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
@@ -93,17 +88,5 @@ impl ConsumerContext for Context {
             Rebalance::Revoke { partitions, lost: consumer.assignment_lost() }
         };
         self.rebalances.lock().unwrap_or_else(PoisonError::into_inner).push_back(change);
-    }
-}
-
-/// librdkafka's own log lines, as ours.
-pub(crate) fn log(level: RDKafkaLogLevel, facility: &str, text: &str) {
-    match level {
-        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
-            tracing::error!(facility, "librdkafka: {text}");
-        }
-        RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => tracing::warn!(facility, "librdkafka: {text}"),
-        RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => tracing::info!(facility, "librdkafka: {text}"),
-        RDKafkaLogLevel::Debug => tracing::debug!(facility, "librdkafka: {text}"),
     }
 }

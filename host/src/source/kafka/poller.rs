@@ -198,7 +198,7 @@ impl Poller {
                             lane.moving = true;
                             self.rewinds.push(rewind);
                         }
-                        _ => rewind.is_moot(),
+                        _ => rewind.let_go(),
                     }
                 }
                 Ok(Command::Pause { partition, paused, done }) => {
@@ -364,7 +364,7 @@ impl Poller {
                         self.rewinds.push(later);
                     }
                 }
-                _ => rewind.is_moot(),
+                _ => rewind.let_go(),
             }
         }
     }

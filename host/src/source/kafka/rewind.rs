@@ -50,7 +50,7 @@ impl Rewind {
     }
 
     /// There is nothing to rewind any more: nothing will be delivered, so the promise holds.
-    pub(super) fn is_moot(self) {
+    pub(super) fn let_go(self) {
         let _ = self.done.send(Ok(()));
     }
 

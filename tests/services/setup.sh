@@ -1,0 +1,73 @@
+#!/usr/bin/env bash
+# setup.sh [build|test] - what a machine with Rust, a C compiler and a JDK still lacks. Quiet and quick when nothing is.
+#   build  what `cargo build` and `make demo` need
+#   test   the broker's files and the guests as well (default)
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+scope=${1:-test}
+target=${CARGO_TARGET_DIR:-$PWD/target}
+
+say() { printf 'setup: %s\n' "$*"; }
+lacks() { ! command -v "$1" >/dev/null 2>&1; }
+
+# Which of Debian's packages are missing, by a command or a file that each of them brings.
+missing=()
+need() { if lacks "$1"; then missing+=("$2"); fi; }
+need cmake cmake
+need make make
+need perl perl
+need pkg-config pkg-config
+if [ "$scope" = test ]; then
+  need java default-jdk-headless
+  need mvn maven
+  need node nodejs
+  need npm npm
+  python3 -c 'import ensurepip, venv' >/dev/null 2>&1 || missing+=(python3-venv)
+fi
+if [ "${#missing[@]}" -gt 0 ]; then
+  as_root=()
+  if [ "$(id -u)" -ne 0 ]; then
+    if lacks sudo; then say "install these, then run this again: ${missing[*]}" >&2; exit 1; fi
+    as_root=(sudo)
+  fi
+  if lacks apt-get; then say "install these, then run this again: ${missing[*]}" >&2; exit 1; fi
+  say "installing ${missing[*]}"
+  log=$(mktemp)
+  if ! { "${as_root[@]}" apt-get update -q &&
+         "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}"; } \
+       >"$log" 2>&1; then
+    tail -n 20 "$log" >&2
+    say "these could not be installed: ${missing[*]}" >&2
+    exit 1
+  fi
+  rm -f "$log"
+fi
+
+# Guests are built for it, and rustup does not add it by itself where automatic installs are off.
+sysroot=$(rustc --print sysroot)
+if [ ! -d "$sysroot/lib/rustlib/wasm32-wasip2" ]; then
+  say "adding Rust's target wasm32-wasip2"
+  if ! rustup target add wasm32-wasip2; then
+    say "the target wasm32-wasip2 is missing, and rustup cannot add it" >&2
+    exit 1
+  fi
+fi
+[ "$scope" = test ] || exit 0
+
+# The broker's files: fetched once, and again when the list of them changes.
+jars=$target/services/kafka/libs
+stamp=$target/services/kafka/pom.sum
+sum=$(cksum <tests/services/kafka/pom.xml)
+if [ ! -d "$jars" ] || [ "$(cat "$stamp" 2>/dev/null)" != "$sum" ]; then
+  say "fetching the broker that the tests run (44 MB)"
+
+  rm -rf "$jars.new" && mkdir -p "$jars.new"
+  mvn -B -q -Dstyle.color=never -f tests/services/kafka/pom.xml dependency:copy-dependencies \
+    -DincludeScope=runtime -DoutputDirectory="$jars.new"
+  rm -rf "$jars" && mv "$jars.new" "$jars"
+  printf '%s\n' "$sum" >"$stamp"
+fi
+
+if [ -x tests/guests/build.sh ]; then
+  tests/guests/build.sh rust python javascript
+fi
