@@ -645,29 +645,6 @@ fn s66_check_sets_plugins_up_and_does_not_connect() {
 }
 
 #[test]
-fn s58_a_plugin_that_cannot_connect() {
-    let yaml = "sinks:\n  plugin: { faulty: { component: plugin.wasm, options: { connect: fatal } } }\n";
-    let scene = Scene::new(&format!("{NOWHERE}{yaml}"));
-    std::fs::write(scene.path().join("plugin.wasm"), guest("faulty-sink")).unwrap();
-    stable(|| {
-        insta::assert_snapshot!(scene.run(&["check", "--connect"]), @"
-    exit: 3
-    --- stdout
-    source   orders (group out)                       fault
-    sink     plugin/faulty  contract 0.1  [size]  fault  no grants
-    --- stderr
-    error: no broker of `127.0.0.1:1` answered within 10 s
-      Caused by: 127.0.0.1:1/bootstrap: Connect to ipv4#127.0.0.1:1 failed: Connection refused (after a while)
-
-    hint: check `kafka.brokers`, that the cluster runs, and its TLS and SASL settings under `kafka.properties`
-
-    error: `plugin/faulty` cannot go on after `connect`
-      Caused by: connect was told to give up
-    ");
-    });
-}
-
-#[test]
 fn a_plugin_whose_setup_fails() {
     let yaml =
         |act| format!("sinks: {{ plugin: {{ faulty: {{ component: plugin.wasm, options: {{ setup: {act} }} }} }} }}\n");
@@ -730,19 +707,31 @@ fn a_guest_of_another_contract() {
 }
 
 #[test]
-fn s58_a_broker_that_does_not_answer() {
-    let scene = Scene::new(&format!("{NOWHERE}{LOG}"));
+fn s58_servers_that_do_not_answer() {
+    let sinks = "sinks:\n  kafka: { out: { topic: out } }\n  filesystem: { log: { base_path: . } }\n  plugin: { faulty: { component: plugin.wasm, options: { connect: fatal } } }\n";
+    let scene = Scene::new(&format!("{NOWHERE}{sinks}"));
+    std::fs::write(scene.path().join("plugin.wasm"), guest("faulty-sink")).unwrap();
     stable(|| {
         insta::assert_snapshot!(scene.run(&["check", "--connect"]), @"
     exit: 3
     --- stdout
-    source   orders (group out)   fault
-    sink     filesystem/log  .    ok
+    source   orders (group out)                       fault
+    sink     kafka/out  topic out                     fault
+    sink     filesystem/log  .                        ok
+    sink     plugin/faulty  contract 0.1  [size]  fault  no grants
     --- stderr
     error: no broker of `127.0.0.1:1` answered within 10 s
       Caused by: 127.0.0.1:1/bootstrap: Connect to ipv4#127.0.0.1:1 failed: Connection refused (after a while)
 
     hint: check `kafka.brokers`, that the cluster runs, and its TLS and SASL settings under `kafka.properties`
+
+    error: no broker of `127.0.0.1:1` answered for topic `out`
+      Caused by: 127.0.0.1:1/bootstrap: Connect to ipv4#127.0.0.1:1 failed: Connection refused (after a while)
+
+    hint: check `brokers`, that the cluster runs, and its TLS and SASL settings
+
+    error: `plugin/faulty` cannot go on after `connect`
+      Caused by: connect was told to give up
     ");
     });
 }

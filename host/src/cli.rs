@@ -113,8 +113,8 @@ fn dispatch(command: Command) -> Exit {
             Exit::Done
         }
         Command::Check { file, connect, json } => {
-            // What goes wrong is in the report.
-            log("error");
+            // What goes wrong is in the report; `RUST_LOG` shows the rest.
+            log("off");
             let report = match file.load() {
                 Ok(loaded) => match runtime() {
                     Ok(runtime) => runtime.block_on(check::check(&loaded, connect)),

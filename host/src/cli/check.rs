@@ -11,11 +11,14 @@ use crate::config::Loaded;
 use crate::model::{CallError, Fault};
 use crate::plugin::{self, PluginCollector, PluginSink, Plugins};
 use crate::sink::filesystem::FilesystemSink;
+use crate::sink::kafka::{Inherited, KafkaSink};
 use crate::sink::{self, Sink};
 use crate::source;
 
-/// Longest that a server may take to answer before it counts as not to be reached.
-const REACH: Duration = Duration::from_secs(10);
+/// Longest that the source's brokers may take to answer before they count as not to be reached.
+const PROBE: Duration = Duration::from_secs(10);
+/// The same for a sink's destination, which may have a shorter limit of its own with more to say.
+const REACH: Duration = Duration::from_secs(15);
 
 /// One part of the pipeline and what is to be said of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,7 +83,7 @@ pub async fn check(loaded: &Loaded, connect: bool) -> Report {
     if let Some(plugins) = &plugins {
         parts.extend(config.collect.iter().map(|options| collect(plugins, options, loaded).boxed()));
     }
-    parts.extend(config.sinks.kafka.iter().map(|(name, options)| kafka_line(name, options).boxed()));
+    parts.extend(config.sinks.kafka.iter().map(|(name, options)| kafka_line(name, options, loaded, connect).boxed()));
     let filesystem = config.sinks.filesystem.iter();
     parts.extend(filesystem.map(|(name, options)| filesystem_line(name, options, connect).boxed()));
     if let Some(plugins) = &plugins {
@@ -104,7 +107,7 @@ async fn source(loaded: &Loaded, connect: bool) -> Line {
     let topics = kafka.topics().join(", ");
     let mut line = Line::new("source", format!("{topics} (group {})", kafka.group));
     if connect {
-        match source::kafka::probe(kafka, REACH).await {
+        match source::kafka::probe(kafka, PROBE).await {
             Ok(found) => {
                 let partitions: i32 = found.iter().map(|(_, partitions)| partitions).sum();
                 line.name = format!("{topics} ({partitions} partitions, group {})", kafka.group);
@@ -141,8 +144,17 @@ async fn plugin_line(plugins: &Plugins, name: &str, options: &plugin::Options, l
     line
 }
 
-async fn kafka_line(name: &str, options: &sink::kafka::Options) -> Line {
-    Line { detail: vec![format!("topic {}", options.topic)], ..Line::new("sink", format!("kafka/{name}")) }
+async fn kafka_line(name: &str, options: &sink::kafka::Options, loaded: &Loaded, connect: bool) -> Line {
+    let mut line =
+        Line { detail: vec![format!("topic {}", options.topic)], ..Line::new("sink", format!("kafka/{name}")) };
+    let kafka = &loaded.config.kafka;
+    let inherited = Inherited { brokers: kafka.brokers.joined(), properties: kafka.properties.clone() };
+    line.fault = match KafkaSink::new(options.clone(), &inherited) {
+        Ok(sink) if connect => reach(&line.name, &sink).await.err(),
+        Ok(_) => None,
+        Err(fault) => Some(fault),
+    };
+    line
 }
 
 async fn filesystem_line(name: &str, options: &sink::filesystem::Options, connect: bool) -> Line {
