@@ -25,8 +25,8 @@ pub use contract::Hooks;
 
 /// Most memory that one instance may be given, in MiB: what 32-bit WebAssembly can address.
 const MOST_MEMORY_MEBIBYTES: u64 = 4096;
-/// Longest that one call may be allowed to take, in seconds.
-const LONGEST_CALL_SECONDS: f64 = 3600.0;
+/// Shortest and longest that one call may be allowed to take, in seconds; a guest's time is measured in steps of the first.
+const CALL_SECONDS: std::ops::RangeInclusive<f64> = 0.01..=3600.0;
 /// Most instances of one plugin.
 const MOST_INSTANCES: u32 = 64;
 
@@ -143,8 +143,8 @@ fn checked(limits: &Limits, place: &str) -> Result<Limits, Fault> {
     if !(1..=MOST_MEMORY_MEBIBYTES).contains(&limits.memory_mebibytes) {
         return wrong("memory_mebibytes", format!("between 1 and {MOST_MEMORY_MEBIBYTES}"));
     }
-    if !(limits.call_timeout_seconds > 0.0 && limits.call_timeout_seconds <= LONGEST_CALL_SECONDS) {
-        return wrong("call_timeout_seconds", format!("above 0 and at most {LONGEST_CALL_SECONDS}"));
+    if !CALL_SECONDS.contains(&limits.call_timeout_seconds) {
+        return wrong("call_timeout_seconds", format!("between {} and {}", CALL_SECONDS.start(), CALL_SECONDS.end()));
     }
     if !(1..=MOST_INSTANCES).contains(&limits.instances) {
         return wrong("instances", format!("between 1 and {MOST_INSTANCES}"));

@@ -109,7 +109,7 @@ impl Artifact {
         let contract = Contract::read(component, &engine.wasmtime, path)?;
         let pre = engine.linker.instantiate_pre(component).map_err(|error| {
             Fault::config(format!("`{}` imports what Tidegate does not offer", path.display()))
-                .because(format!("{:#}", error.root_cause()))
+                .because(format!("{error:#}"))
                 .hint(format!("build it for WASI 0.2 and version {SPOKEN} of the contract"))
         })?;
         Ok((contract, pre))

@@ -60,7 +60,7 @@ pub(crate) fn context(grants: &Grants, place: &str, base: &Path, output: &Arc<Ou
     Ok(wasi.build())
 }
 
-/// Refuses every request, and says so once for each call of the guest.
+/// Refuses every request, and tells the operator.
 pub(crate) struct NoHttp {
     pub(crate) output: Arc<Output>,
 }

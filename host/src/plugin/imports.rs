@@ -79,11 +79,10 @@ impl postgres::Host for State {
 
 /// What a guest asked for beyond its limit; ends the call.
 #[derive(Debug, thiserror::Error)]
-#[error("{what} would grow to {wanted}, the limit is {limit}")]
+#[error("{} would have grown to {wanted}, the limit is {limit}", if *.memory { "memory in bytes" } else { "table elements" })]
 pub(crate) struct Exceeded {
     /// Whether it was memory; tables otherwise.
     pub(crate) memory: bool,
-    what: &'static str,
     wanted: usize,
     limit: usize,
 }
@@ -109,7 +108,7 @@ impl ResourceLimiter for Limiter {
         let wanted = self.memory.saturating_add(desired.saturating_sub(current));
         if wanted > self.memory_limit {
             let limit = self.memory_limit;
-            return Err(Exceeded { memory: true, what: "memory in bytes", wanted, limit }.into());
+            return Err(Exceeded { memory: true, wanted, limit }.into());
         }
         self.memory = wanted;
         Ok(true)
@@ -122,7 +121,7 @@ impl ResourceLimiter for Limiter {
     fn table_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> Result<bool, Error> {
         let wanted = self.elements.saturating_add(desired.saturating_sub(current));
         if wanted > TABLE_ELEMENTS {
-            return Err(Exceeded { memory: false, what: "table elements", wanted, limit: TABLE_ELEMENTS }.into());
+            return Err(Exceeded { memory: false, wanted, limit: TABLE_ELEMENTS }.into());
         }
         self.elements = wanted;
         Ok(true)

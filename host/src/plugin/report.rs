@@ -13,6 +13,8 @@ pub(crate) use output::{Channel, Output, printable};
 
 /// Most frames of a guest's stack that a fault names.
 const FRAMES: usize = 4;
+/// How functions are called that stand between a guest's own and its end.
+const PLUMBING: [&str; 6] = ["std::", "core::", "alloc::", "__rust", "rust_", "abort"];
 /// Most of a guest's last lines that a fault repeats.
 const REPEATED_LINES: usize = 3;
 /// Most bytes of each of them, and of a guest's words in a fault.
@@ -50,9 +52,11 @@ impl Who {
         };
         let said = output.last_call();
         let (complaint, before) = complaint(&said);
+        // Words of the guest's own say where it ended; its stack would only show how its language panics.
+        let stack = if complaint.is_some() { None } else { stack(error) };
         fault.causes.extend(complaint.map(|words| format!("guest panic: {}", printable(&words, WORDS_BYTES))));
         fault.causes.push(printable(&error.root_cause().to_string(), WORDS_BYTES));
-        fault.causes.extend(stack(error));
+        fault.causes.extend(stack);
         fault.causes.extend(last_output(&before));
         fault
     }
@@ -92,14 +96,16 @@ impl Who {
 
 /// The guest's innermost functions, so that a loop or a trap can be found without its output.
 fn stack(error: &wasmtime::Error) -> Option<String> {
-    let backtrace = error.downcast_ref::<WasmBacktrace>()?;
-    let names: Vec<String> = backtrace
-        .frames()
+    let frames = error.downcast_ref::<WasmBacktrace>()?.frames();
+    let mut names: Vec<String> = frames
         .iter()
-        .filter_map(|frame| frame.symbols().first().and_then(|symbol| symbol.name()).or(frame.func_name()))
-        .map(|name| format!("`{}`", printable(name, WORDS_BYTES)))
-        .take(FRAMES)
+        .filter_map(|frame| frame.func_name())
+        .map(|name| printable(&format!("{:#}", rustc_demangle::demangle(name)), WORDS_BYTES))
+        .filter(|name| !PLUMBING.iter().any(|start| name.starts_with(start)))
+        .map(|name| format!("`{name}`"))
         .collect();
+    names.dedup();
+    names.truncate(FRAMES);
     (!names.is_empty()).then(|| format!("in {}", names.join(", called by ")))
 }
 
@@ -125,9 +131,13 @@ fn complaint(lines: &[String]) -> (Option<String>, Vec<String>) {
     }
 }
 
-/// `thread '<unnamed>' panicked at src/lib.rs:7:9:`, and the words on the next line.
+/// `thread '<unnamed>' panicked at src/lib.rs:7:9:` with the words on the next line, or, from guests that print it shorter,
+/// `panicked at 'src/lib.rs:7': words`.
 fn rust_panic(line: &str, after: &[String]) -> Option<String> {
-    let (_, place) = line.split_once(" panicked at ")?;
+    let (_, place) = line.split_once("panicked at ")?;
+    if let Some((place, words)) = place.strip_prefix('\'').and_then(|rest| rest.split_once("': ")) {
+        return Some(format!("{words} ({place})"));
+    }
     let place = place.trim_end_matches(':');
     Some(match after.first() {
         Some(words) => format!("{words} ({place})"),
@@ -167,6 +177,8 @@ mod tests {
         let (words, before) = complaint(&said);
         assert_eq!(words.unwrap(), "no such column (src/lib.rs:7:9)");
         assert_eq!(before, lines("writing batch of 200"));
+        let short = lines("panicked at 'src/lib.rs:97': poison");
+        assert_eq!(complaint(&short).0.unwrap(), "poison (src/lib.rs:97)");
     }
 
     #[test]

@@ -154,11 +154,11 @@ impl Sink for PluginSink {
     }
 
     async fn discard(&self, source: &TopicPartition) {
-        // A retired instance has taken its buffer with it: there is nothing to forget but the mark.
         let mut gone = false;
         let look = |marks: &mut Marks, live: Option<u64>| {
             let held = marks.remove(source).map(|mark| mark.generation);
             gone = live.is_none() || held.is_some_and(|held| live != Some(held));
+            // A retired instance has taken its buffer with it: there is nothing to forget but the mark, and nobody to ask.
             if gone { Err(CallError::Backpressure(Duration::ZERO)) } else { Ok(()) }
         };
         let crossing = super::source(source);
@@ -166,8 +166,13 @@ impl Sink for PluginSink {
             let call = async |guest: &SinkGuest, store: &mut Store<State>| guest.0.call_discard(store, &crossing).await;
             lease.live.call("discard", lease.abandon, call).await
         };
-        // An instance that fails here is retired, which discards as well; that is logged where it happens.
-        let _retired = self.slots.call(source, look, job).await;
+        let answer = self.slots.call(source, look, job).await;
+        if let Err(error) = answer
+            && !gone
+        {
+            // Its instance is retired, which discards as well.
+            tracing::warn!("`{}` could not discard `{source}`: {error}", self.slots.plan.who.label);
+        }
     }
 
     async fn close(&self) -> Result<(), Fault> {

@@ -97,18 +97,17 @@ impl Cache {
         if let Some(why) = distrust(&found) {
             return Err(refused(path, &why));
         }
-        let mut bytes = Vec::new();
-        if let Err(error) = file.read_to_end(&mut bytes) {
+        let (mut checksum, mut code) = ([0; CHECKSUM_BYTES], Vec::new());
+        if let Err(error) = file.read_exact(&mut checksum).and_then(|()| file.read_to_end(&mut code)) {
             tracing::warn!("`{shown}` cannot be read and is compiled again: {error}");
             return Ok(None);
         }
-        let Some((checksum, code)) = bytes.split_at_checked(CHECKSUM_BYTES) else { return Ok(None) };
-        if Sha256::digest(code).as_slice() != checksum {
+        if Sha256::digest(&code).as_slice() != checksum {
             tracing::warn!("`{shown}` is damaged and is compiled again");
             return Ok(None);
         }
         let _unimportant = file.set_modified(std::time::SystemTime::now());
-        Ok(Some(code.to_vec()))
+        Ok(Some(code))
     }
 
     /// A temporary file takes the entry's name only when it is whole, so nobody ever sees half of one.

@@ -241,9 +241,7 @@ fn unborn(fault: Fault) -> CallError {
 }
 
 fn ended<G: Guest>(live: &Live<G>, stop: Stop) -> CallError {
-    let waiting = stop.is_waiting();
-    let fault = live.obituary(stop);
-    tracing::warn!(target: "plugin", "an instance was retired: {fault}");
+    let (waiting, fault) = (stop.is_waiting(), live.obituary(stop));
     if waiting { CallError::Timeout(fault) } else { CallError::Trap(fault) }
 }
 

@@ -97,7 +97,7 @@ impl Output {
             }
             std::mem::take(&mut said.suppressed)
         };
-        let plugin = self.label.as_str();
+        let plugin = self.label.strip_prefix("plugin/").unwrap_or(&self.label);
         if suppressed > 0 {
             tracing::warn!(target: "plugin", plugin, "{suppressed} lines left out, more than {LINES_PER_SECOND} a second");
         }

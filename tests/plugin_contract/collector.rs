@@ -1,0 +1,162 @@
+//! A collector that misbehaves, and its hooks.
+
+use std::time::Duration;
+
+use tidegate::collect::{Collect, Collected, DeliveryError, Window};
+use tidegate::model::{Action, CallError, FailureKind, Owner, SinkKind};
+
+use super::*;
+
+type Payloads = Vec<(SinkKind, usize)>;
+type Failed = Vec<(u32, FailureKind)>;
+
+fn counts(collected: &Collected) -> (Payloads, Failed) {
+    let Collected::Payloads { payloads, failed } = collected else { panic!("payloads") };
+    let payloads = payloads.iter().map(|(kind, list)| (*kind, list.len())).collect();
+    (payloads, failed.iter().map(|failure| (failure.index, failure.kind)).collect())
+}
+
+async fn ready(more: Value) -> PluginCollector {
+    let collector = faulty_collector(more).await.unwrap();
+    collector.ready().await.unwrap();
+    collector
+}
+
+#[tokio::test]
+async fn records_become_payloads() {
+    let more = json!({ "options": { "sinks": ["kafka/results", "filesystem", "csv"] } });
+    let collector = ready(more).await;
+    let collected = collector.collect(&records(0, 0, &["a", "nothing", "reject", "b"])).await.unwrap();
+    let (payloads, failed) = counts(&collected);
+    assert_eq!(payloads, [(SinkKind::Kafka, 2), (SinkKind::Filesystem, 2), (SinkKind::Plugin, 2)]);
+    assert_eq!(failed, [(2, FailureKind::Reject)]);
+    let Collected::Payloads { payloads, .. } = collected else { panic!() };
+    let kafka = &payloads[0].1[1];
+    assert_eq!((kafka.index, kafka.sink.as_str(), kafka.key.as_deref()), (3, "results", Some(&b"key"[..])));
+    assert_eq!(kafka.value.as_deref(), Some(&br#"{"value":"b"}"#[..]));
+    assert_eq!(payloads[1].1[0].target.as_deref(), Some("faulty.jsonl"));
+}
+
+#[tokio::test]
+async fn the_search_plugin_collects() {
+    let options = configured(&guest("search"), json!({}));
+    let collector = PluginCollector::start(loaded(COLLECT, &options).await.unwrap(), &options).await.unwrap();
+    let request = r#"{"request_id":"r-1","pattern":"time","text":"a time\nnone\ntimes"}"#;
+    let collected = collector.collect(&records(0, 0, &[request, "no JSON"])).await.unwrap();
+    let (payloads, failed) = counts(&collected);
+    assert_eq!(payloads[0], (SinkKind::Kafka, 1));
+    assert!(payloads.contains(&(SinkKind::Redis, 1)));
+    assert_eq!(failed, [(1, FailureKind::Reject)]);
+}
+
+#[tokio::test]
+async fn an_answer_that_cannot_be_true_counts_for_nothing() {
+    let collector = ready(json!({})).await;
+    for word in ["wrong-index", "poison"] {
+        let answer = collector.collect(&records(0, 0, &["a", word])).await;
+        assert!(matches!(&answer, Err(CallError::Trap(fault)) if fault.owner == Owner::Plugin), "{answer:?}");
+    }
+    let fault = collector.collect(&records(0, 0, &["fatal"])).await.unwrap_err();
+    assert!(matches!(&fault, CallError::Fatal(fault) if fault.owner == Owner::Plugin), "{fault:?}");
+    assert!(collector.collect(&records(0, 0, &["a"])).await.is_ok());
+}
+
+/// S63: a probe is asked of an instance of its own, so that the slot's keeps what it has seen.
+#[tokio::test]
+async fn a_probe_leaves_the_slots_alone() {
+    let collector = ready(json!({})).await;
+    assert!(collector.collect(&records(0, 0, &["a"])).await.is_ok());
+    assert!(matches!(collector.probe(&records(0, 1, &["poison"])).await, Err(CallError::Trap(_))));
+    assert!(collector.probe(&records(0, 1, &["b"])).await.is_ok());
+    let window = Window { source: orders(0), first: 0, last: 0, records: 1 };
+    assert_eq!(collector.window_complete(&window).await, Ok(None));
+}
+
+/// S62: the hook runs on the instance that saw the window, or not at all.
+#[tokio::test]
+async fn the_window_hook_speaks_for_what_it_saw() {
+    let collector = ready(json!({ "options": { "window_payloads": true } })).await;
+    assert!(collector.has_window_hook());
+    let window = |partition: i32| Window { source: orders(partition), first: 4, last: 5, records: 2 };
+    assert!(collector.collect(&records(0, 4, &["a", "b"])).await.is_ok());
+    let answer = collector.window_complete(&window(0)).await.unwrap().unwrap();
+    assert_eq!(counts(&answer).0, [(SinkKind::Kafka, 1)]);
+
+    assert!(collector.collect(&records(0, 4, &["a", "b"])).await.is_ok());
+    assert!(matches!(collector.collect(&records(1, 0, &["poison"])).await, Err(CallError::Trap(_))));
+    assert!(matches!(collector.window_complete(&window(0)).await, Err(CallError::BufferLost(_))));
+    assert!(collector.collect(&records(0, 4, &["a", "b"])).await.is_ok());
+    assert!(collector.window_complete(&window(0)).await.is_ok());
+
+    let wrong = ready(json!({ "options": { "window": "wrong-index" } })).await;
+    assert!(wrong.collect(&records(0, 4, &["a", "b"])).await.is_ok());
+    assert!(matches!(wrong.window_complete(&window(0)).await, Err(CallError::Trap(_))));
+}
+
+/// S66a: setup and the ready hook run on every instance, and a failing one spares the records.
+#[tokio::test]
+async fn every_instance_gets_ready() {
+    let folder = Folder::new();
+    let more = json!({
+        "options": { "log": "/out/log" }, "limits": { "instances": 2 }, "grants": folder.grants("write"),
+    });
+    let collector = ready(more).await;
+    assert_eq!(folder.lines("log"), ["setup collect 0/2", "setup collect 1/2", "ready", "ready"]);
+    assert!(collector.collect(&records(0, 0, &["poison"])).await.is_err());
+    assert!(collector.collect(&records(0, 0, &["a"])).await.is_ok());
+    let log = folder.lines("log");
+    assert_eq!(log.iter().filter(|line| *line == "ready").count(), 3, "{log:?}");
+
+    let unready = faulty_collector(json!({ "options": { "ready": "poison" } })).await.unwrap();
+    assert!(matches!(unready.ready().await, Err(CallError::Retry(fault)) if fault.owner == Owner::Plugin));
+    let refused = unready.collect(&records(0, 0, &["a"])).await;
+    assert!(matches!(refused, Err(CallError::Retry(_))), "no record is suspected: {refused:?}");
+}
+
+/// S79, S84: the hook decides, and one that fails decides nothing.
+#[tokio::test]
+async fn the_delivery_hook_decides() {
+    let error = DeliveryError {
+        kind: SinkKind::Kafka,
+        name: "results".into(),
+        source: orders(0),
+        offsets: vec![7],
+        payloads: vec!["{}".into()],
+        failure: FailureKind::Reject,
+        error: "no".into(),
+        attempt: 1,
+    };
+    for (answer, action) in [
+        ("dlq", Action::Dlq),
+        ("retry", Action::Retry),
+        ("skip", Action::Skip),
+        ("abort", Action::Abort),
+        ("backpressure", Action::Backpressure(Duration::from_millis(100))),
+        ("poison", Action::Dlq),
+        ("spin", Action::Dlq),
+    ] {
+        let more = json!({ "options": { "delivery": answer }, "limits": { "call_timeout_seconds": 0.3 } });
+        assert_eq!(ready(more).await.delivery_error(&error).await, action, "{answer}");
+    }
+}
+
+/// The contract alone is enough: guests made from wit/ without an SDK, where they were built.
+#[tokio::test]
+async fn other_languages_collect() {
+    for name in ["python-collector", "javascript-collector"] {
+        if !guests().join(format!("{name}.wasm")).exists() {
+            continue;
+        }
+        let options = configured(&guest(name), json!({ "options": { "file_path": "x.jsonl" } }));
+        let artifact = loaded(COLLECT, &options).await.unwrap();
+        let collector = PluginCollector::start(artifact.clone(), &options).await.unwrap();
+        let collected = collector.collect(&records(0, 0, &[r#"{"request_id":"r-1"}"#, "no JSON"])).await.unwrap();
+        let (payloads, failed) = counts(&collected);
+        assert_eq!(payloads, [(SinkKind::Kafka, 1), (SinkKind::Filesystem, 1), (SinkKind::Plugin, 1)], "{name}");
+        assert_eq!(failed, [(1, FailureKind::Reject)], "{name}");
+
+        let wrong = configured(&guest(name), json!({ "options": { "pth": "x" } }));
+        let fault = PluginCollector::start(artifact, &wrong).await.err().unwrap();
+        assert!(fault.owner == Owner::Config && fault.to_string().contains("`pth` is no option"), "{name}: {fault}");
+    }
+}

@@ -1,0 +1,73 @@
+//! A guest reaches what it was granted, and nothing beside it (S129).
+
+use tidegate::model::CallError;
+use tidegate::sink::Sink;
+
+use super::*;
+
+async fn csv(path: &str, grants: Value) -> Result<PluginSink, Fault> {
+    let more = json!({ "options": { "path": path }, "grants": grants });
+    let options = configured(&guest("csv"), more);
+    PluginSink::start(loaded("sinks.plugin.csv", &options).await?, "csv", &options).await
+}
+
+async fn written(sink: &PluginSink) {
+    sink.connect().await.unwrap();
+    assert_eq!(sink.add(&records(0, 5, &["a", "b"])).await, Ok(vec![]));
+    assert_eq!(sink.flush(&orders(0)).await, Ok(vec![]));
+}
+
+#[tokio::test]
+async fn a_granted_directory_is_written() {
+    let folder = Folder::new();
+    written(&csv("/out/{topic}-{partition}.csv", folder.grants("write")).await.unwrap()).await;
+    let rows = folder.lines("orders-0.csv");
+    assert_eq!(rows.len(), 3, "{rows:?}");
+    assert_eq!(rows[1], "key,a,1700000000000,orders,0,5");
+}
+
+async fn refused(path: &str, grants: Value) {
+    let sink = csv(path, grants).await.unwrap();
+    let answer = sink.connect().await;
+    assert!(
+        matches!(&answer, Err(CallError::Fatal(fault)) if fault.to_string().contains("cannot write to")),
+        "{path}: {answer:?}"
+    );
+}
+
+#[tokio::test]
+async fn nothing_beside_the_granted_directory_is_reached() {
+    let (folder, other) = (Folder::new(), Folder::new());
+    std::fs::create_dir(folder.path().join("granted")).unwrap();
+    std::os::unix::fs::symlink(other.path(), folder.path().join("granted/link")).unwrap();
+    std::os::unix::fs::symlink("..", folder.path().join("granted/up")).unwrap();
+    let host = folder.path().join("granted");
+    let grants = json!({ "directories": [{ "host": host, "guest": "/out", "access": "write" }] });
+
+    refused("/out/rows.csv", json!({})).await;
+    refused("/out/rows.csv", folder.grants("read")).await;
+    refused(&format!("{}/rows.csv", other.path().display()), grants.clone()).await;
+    for path in ["/out/../rows.csv", "/out/link/rows.csv", "/out/up/rows.csv", "/out/link/../../rows.csv"] {
+        refused(path, grants.clone()).await;
+    }
+    assert_eq!(std::fs::read_dir(other.path()).unwrap().count(), 0);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[tokio::test]
+async fn a_grant_that_cannot_be_given_is_the_configurations_fault() {
+    let fault = csv("/out/rows.csv", json!({ "environment": ["TIDEGATE_NEVER_SET"] })).await.err().unwrap();
+    assert!(fault.message.contains("`sinks.plugin.csv.grants.environment` names `TIDEGATE_NEVER_SET`"), "{fault}");
+    let directories = json!({ "directories": [{ "host": "/tidegate/nowhere", "guest": "/out" }] });
+    let fault = csv("/out/rows.csv", directories).await.err().unwrap();
+    assert!(fault.message.contains("`sinks.plugin.csv.grants.directories[0].host`"), "{fault}");
+}
+
+#[tokio::test]
+async fn options_that_the_plugin_refuses_are_the_configurations_fault() {
+    let fault = csv("rows.csv", json!({})).await.err().unwrap();
+    assert_eq!(fault.message, "`plugin/csv` does not accept its options");
+    assert_eq!(fault.owner, tidegate::model::Owner::Config);
+    assert!(fault.to_string().contains("`path` must name a file"), "{fault}");
+    assert!(fault.hint.unwrap().contains("`sinks.plugin.csv.options`"));
+}
