@@ -299,11 +299,11 @@ impl Shared {
             if let Err(refusal) = self.write(&base, batch, &group, &block) {
                 failures.extend(refusal.of(&rows));
             }
+            if self.unsynced.too_many(&batch.source) {
+                self.unsynced.sync(&batch.source).map_err(|fault| self.sync_failed(fault))?;
+            }
         }
         failures.sort_by_key(|failure| failure.index);
-        if self.unsynced.too_many() {
-            self.unsynced.sync(&batch.source).map_err(|fault| self.sync_failed(fault))?;
-        }
         Ok(failures)
     }
 

@@ -7,6 +7,9 @@ use super::file::{OpenFile, lock};
 use super::open::OPEN_FILES;
 use crate::model::{Batch, Fault, Offset, TopicPartition};
 
+/// Files that every partition may leave to its checkpoint, however many partitions there are.
+const OWN_FILES: usize = 8;
+
 /// What every partition owes.
 #[derive(Debug, Default)]
 pub(super) struct Unsynced {
@@ -43,9 +46,11 @@ impl Unsynced {
         lock(&self.debts).contains_key(source)
     }
 
-    /// Whether so many files wait for a sync that one is due before the checkpoint.
-    pub(super) fn too_many(&self) -> bool {
-        lock(&self.debts).values().map(|debt| debt.files.len()).sum::<usize>() > OPEN_FILES
+    /// Whether the partition holds so many of the files that wait for a sync that its own is due before the checkpoint.
+    pub(super) fn too_many(&self, source: &TopicPartition) -> bool {
+        let debts = lock(&self.debts);
+        debts.get(source).is_some_and(|debt| debt.files.len() > OWN_FILES)
+            && debts.values().map(|debt| debt.files.len()).sum::<usize>() > OPEN_FILES
     }
 
     /// Rows from `first` on are about to be written. When they reach back to what a failed sync lost, that is settled.

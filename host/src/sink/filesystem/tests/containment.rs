@@ -200,7 +200,7 @@ async fn a_forbidden_file_is_refused() {
     let place = Place::new().await;
     let file = place.base().join("f");
     fs::write(&file, "").unwrap();
-    fs::set_permissions(&file, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o000)).unwrap();
     if fs::File::open(&file).is_err() {
         assert!(place.rejected("f").await.starts_with("`f` cannot be opened: "));
     }
