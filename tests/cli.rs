@@ -621,7 +621,6 @@ fn stable(check: impl FnOnce()) {
         (r"\d+\.\d [KM]iB +", "[size]  "),
         (r"\(after \d+ms.*", "(after a while)"),
         (r"lib\.rs:\d+", "lib.rs:[line]"),
-        (r"Caused by: in `.*", "Caused by: in [stack]"),
     ];
     insta::with_settings!({ filters => filters }, { check() });
 }
@@ -668,9 +667,8 @@ fn a_plugin_whose_setup_fails() {
     sink     plugin/faulty  contract 0.1  [size]  fault  no grants
     --- stderr
     error: `plugin/faulty` trapped in `setup`
+      Caused by: guest panic: poison in setup (tests/guests/rust/faults/src/lib.rs:[line])
       Caused by: wasm trap: wasm `unreachable` instruction executed
-      Caused by: in [stack]
-      last output: panicked at 'tests/guests/rust/faults/src/lib.rs:[line]': poison in setup
     ");
     });
 }
