@@ -61,13 +61,16 @@ impl Scene {
 
 const LOG: &str = "sinks: { filesystem: { log: { base_path: . } } }\n";
 
+/// Brokers where nobody listens.
+const NOWHERE: &str = "kafka: { source_topic: orders, group: out, brokers: '127.0.0.1:1' }\n";
+
 #[test]
 fn a_sound_configuration() {
     insta::assert_snapshot!(Scene::with(LOG).check(), @"
     exit: 0
     --- stdout
     source   orders (group out)   ok
-    sink     filesystem/log       ok
+    sink     filesystem/log  .    ok
     --- stderr
     (nothing)
     ");
@@ -255,7 +258,9 @@ fn json_for_machines() {
         {
           "what": "sink",
           "name": "filesystem/log",
-          "detail": [],
+          "detail": [
+            "."
+          ],
           "verdict": "ok",
           "grants": null,
           "fault": null
@@ -296,7 +301,7 @@ fn s120_the_environment_names_file_and_options() {
     exit: 0
     --- stdout
     source   2024 (group another)   ok
-    sink     filesystem/log         ok
+    sink     filesystem/log  .      ok
     --- stderr
     (nothing)
     ");
@@ -398,4 +403,333 @@ fn s85_no_secret_in_any_output() {
             assert!(!told.contains("s3cret"), "{told}");
         }
     }
+}
+
+/// A collector at `plugin.wasm` beside a sound rest.
+const COLLECT: &str = "collect: { component: plugin.wasm }\nsinks: { filesystem: { log: { base_path: . } } }\n";
+
+fn with_component(yaml: &str, bytes: impl AsRef<[u8]>) -> Scene {
+    let scene = Scene::with(yaml);
+    std::fs::write(scene.path().join("plugin.wasm"), bytes).unwrap();
+    scene
+}
+
+/// A component that exports an empty instance of that name: enough to tell what it was built for.
+fn exporting(name: &str) -> Vec<u8> {
+    wat::parse_str(format!("(component (instance $i) (export \"{name}\" (instance $i)))")).unwrap()
+}
+
+#[test]
+fn no_component() {
+    insta::assert_snapshot!(Scene::with(COLLECT).check(), @"
+    exit: 2
+    --- stdout
+    source   orders (group out)   ok
+    collect  plugin               fault  no grants
+    sink     filesystem/log  .    ok
+    --- stderr
+    error: `collect.component` names `plugin.wasm`, which cannot be read
+      Caused by: No such file or directory (os error 2)
+
+    hint: build the plugin, or correct the path: a relative one starts at the configuration file's folder
+    ");
+}
+
+#[test]
+fn a_core_module_instead_of_a_component() {
+    insta::assert_snapshot!(with_component(COLLECT, wat::parse_str("(module)").unwrap()).check(), @"
+    exit: 2
+    --- stdout
+    source   orders (group out)   ok
+    collect  plugin               fault  no grants
+    sink     filesystem/log  .    ok
+    --- stderr
+    error: `plugin.wasm` is a core WebAssembly module, not a component
+
+    hint: Rust: build with `--target wasm32-wasip2`; others: `wasm-tools component new module.wasm -o component.wasm`
+    ");
+}
+
+#[test]
+fn a_text_file_as_component() {
+    insta::assert_snapshot!(with_component(COLLECT, "(component)\n").check(), @r"
+    exit: 2
+    --- stdout
+    source   orders (group out)   ok
+    collect  plugin               fault  no grants
+    sink     filesystem/log  .    ok
+    --- stderr
+    error: `plugin.wasm` is not WebAssembly
+      Caused by: it does not begin with `\0asm`
+
+    hint: name the component's file, which ends in `.wasm`
+    ");
+}
+
+#[test]
+fn a_component_cut_off() {
+    let bytes = exporting("tidegate:plugin/collector@0.1.0");
+    insta::assert_snapshot!(with_component(COLLECT, &bytes[..bytes.len() - 3]).check(), @"
+    exit: 2
+    --- stdout
+    source   orders (group out)   ok
+    collect  plugin               fault  no grants
+    sink     filesystem/log  .    ok
+    --- stderr
+    error: `plugin.wasm` is no valid component
+      Caused by: unexpected end-of-file (at offset 0x36)
+
+    hint: the file may be cut off or damaged: build or copy it again
+    ");
+}
+
+#[test]
+fn a_component_of_another_world() {
+    insta::assert_snapshot!(with_component(COLLECT, exporting("wasi:cli/run@0.2.3")).check(), @"
+    exit: 2
+    --- stdout
+    source   orders (group out)   ok
+    collect  plugin               fault  no grants
+    sink     filesystem/log  .    ok
+    --- stderr
+    error: `plugin.wasm` is a component, but no Tidegate plugin
+      Caused by: it exports `wasi:cli/run@0.2.3`
+      Caused by: a plugin exports `tidegate:plugin/sink@0.1.0` or `tidegate:plugin/collector@0.1.0`
+
+    hint: build it for the world `tidegate:plugin/sink-plugin@0.1.0` or `tidegate:plugin/collector-plugin@0.1.0`
+    ");
+}
+
+#[test]
+fn a_sink_where_a_collector_is_wanted() {
+    insta::assert_snapshot!(with_component(COLLECT, exporting("tidegate:plugin/sink@0.1.0")).check(), @"
+    exit: 2
+    --- stdout
+    source   orders (group out)              ok
+    collect  plugin  contract 0.1  0.1 KiB   fault  no grants
+    sink     filesystem/log  .               ok
+    --- stderr
+    error: `plugin.wasm` is a sink, and `collect` wants a collector
+      Caused by: it exports `tidegate:plugin/sink@0.1.0`
+
+    hint: build it for the world `tidegate:plugin/collector-plugin@0.1.0`
+    ");
+}
+
+#[test]
+fn another_version_of_the_contract() {
+    insta::assert_snapshot!(with_component(COLLECT, exporting("tidegate:plugin/collector@0.2.0")).check(), @"
+    exit: 2
+    --- stdout
+    source   orders (group out)   ok
+    collect  plugin               fault  no grants
+    sink     filesystem/log  .    ok
+    --- stderr
+    error: `plugin.wasm` speaks version 0.2.0 of the plugin contract, and this Tidegate speaks 0.1.0
+      Caused by: its type names `tidegate:plugin/collector@0.2.0`
+
+    hint: use a newer Tidegate, or build the plugin with version 0.1.0 of the contract
+    ");
+}
+
+#[test]
+fn a_component_with_another_hash() {
+    let yaml = COLLECT.replace("plugin.wasm", &format!("plugin.wasm, sha256: {}", "0123456789abcdef".repeat(4)));
+    insta::assert_snapshot!(with_component(&yaml, exporting("tidegate:plugin/collector@0.1.0")).check(), @"
+    exit: 2
+    --- stdout
+    source   orders (group out)   ok
+    collect  plugin               fault  no grants
+    sink     filesystem/log  .    ok
+    --- stderr
+    error: `plugin.wasm` is not the file that `collect.sha256` asks for
+      Caused by: wanted `0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef`
+      Caused by: found `3acab01b0959c597176188de2581d31fe303608c7c5924c69586dae36f7004a2`
+
+    hint: if the new file is the one you want, put its hash into `collect.sha256`
+    ");
+}
+
+#[test]
+fn every_part_is_told_of_and_not_only_the_first_that_is_broken() {
+    let yaml = "collect: { component: plugin.wasm }\nsinks:\n  filesystem: { log: { base_path: missing }, here: { base_path: . } }\n  plugin: { csv: { component: none.wasm, grants: { directories: [{ host: ., guest: /out, access: write }], environment: [REGION] } } }\n";
+    let scene = with_component(yaml, "not wasm");
+    insta::assert_snapshot!(scene.check(), @r"
+    exit: 2
+    --- stdout
+    source   orders (group out)        ok
+    collect  plugin                    fault  no grants
+    sink     filesystem/here  .        ok
+    sink     filesystem/log  missing   ok
+    sink     plugin/csv                fault  directory /out (write), variable REGION
+    --- stderr
+    error: `plugin.wasm` is not WebAssembly
+      Caused by: it does not begin with `\0asm`
+
+    hint: name the component's file, which ends in `.wasm`
+
+    error: `sinks.plugin.csv.component` names `none.wasm`, which cannot be read
+      Caused by: No such file or directory (os error 2)
+
+    hint: build the plugin, or correct the path: a relative one starts at the configuration file's folder
+    ");
+}
+
+#[test]
+fn s117_a_base_path_that_is_not_there() {
+    let sinks = "sinks: { filesystem: { log: { base_path: missing }, here: { base_path: . } } }\n";
+    let scene = Scene::new(&format!("{NOWHERE}{sinks}"));
+    insta::assert_snapshot!(scene.check(), @"
+    exit: 0
+    --- stdout
+    source   orders (group out)        ok
+    sink     filesystem/here  .        ok
+    sink     filesystem/log  missing   ok
+    --- stderr
+    (nothing)
+    ");
+    stable(|| {
+        insta::assert_snapshot!(scene.run(&["check", "--connect"]), @"
+    exit: 2
+    --- stdout
+    source   orders (group out)        fault
+    sink     filesystem/here  .        ok
+    sink     filesystem/log  missing   fault
+    --- stderr
+    error: no broker of `127.0.0.1:1` answered within 10 s
+      Caused by: 127.0.0.1:1/bootstrap: Connect to ipv4#127.0.0.1:1 failed: Connection refused (after a while)
+
+    hint: check `kafka.brokers`, that the cluster runs, and its TLS and SASL settings under `kafka.properties`
+
+    error: `sinks.filesystem.log.base_path` is not an existing directory: `missing`
+      Caused by: No such file or directory (os error 2)
+
+    hint: create the directory, or point `sinks.filesystem.log.base_path` at one that exists
+    ");
+    });
+}
+
+/// The guests that `make guests` builds.
+fn guest(name: &str) -> Vec<u8> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/guests").join(format!("{name}.wasm"));
+    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}; build the guests first", path.display()))
+}
+
+/// What differs from one build of the guests, or one machine, to the next.
+fn stable(check: impl FnOnce()) {
+    let filters = vec![
+        (r"\d+\.\d [KM]iB +", "[size]  "),
+        (r"\(after \d+ms.*", "(after a while)"),
+        (r"lib\.rs:\d+", "lib.rs:[line]"),
+    ];
+    insta::with_settings!({ filters => filters }, { check() });
+}
+
+#[test]
+fn s66_check_sets_plugins_up_and_does_not_connect() {
+    let yaml = "collect: { component: collect.wasm }\nsinks:\n  plugin: { faulty: { component: plugin.wasm, options: { connect: fatal } } }\n";
+    let scene = with_component(yaml, guest("faulty-sink"));
+    std::fs::write(scene.path().join("collect.wasm"), guest("faulty-collector")).unwrap();
+    stable(|| {
+        insta::assert_snapshot!(scene.check(), @"
+    exit: 0
+    --- stdout
+    source   orders (group out)                       ok
+    collect  collect  contract 0.1  [size]  ok     no grants
+    sink     plugin/faulty  contract 0.1  [size]  ok     no grants
+    --- stderr
+    (nothing)
+    ");
+    });
+}
+
+#[test]
+fn a_plugin_whose_setup_fails() {
+    let yaml =
+        |act| format!("sinks: {{ plugin: {{ faulty: {{ component: plugin.wasm, options: {{ setup: {act} }} }} }} }}\n");
+    let told = |act| with_component(&yaml(act), guest("faulty-sink")).check();
+    stable(|| {
+        insta::assert_snapshot!(told("reject"), @"
+    exit: 2
+    --- stdout
+    source   orders (group out)                       ok
+    sink     plugin/faulty  contract 0.1  [size]  fault  no grants
+    --- stderr
+    error: `plugin/faulty` does not accept its options
+      Caused by: setup was told to fail
+
+    hint: correct `sinks.plugin.faulty.options`
+    ");
+        insta::assert_snapshot!(told("poison"), @"
+    exit: 2
+    --- stdout
+    source   orders (group out)                       ok
+    sink     plugin/faulty  contract 0.1  [size]  fault  no grants
+    --- stderr
+    error: `plugin/faulty` trapped in `setup`
+      Caused by: guest panic: poison in setup (tests/guests/rust/faults/src/lib.rs:[line])
+      Caused by: wasm trap: wasm `unreachable` instruction executed
+    ");
+    });
+}
+
+#[test]
+fn a_guest_of_another_contract() {
+    stable(|| {
+        insta::assert_snapshot!(with_component(COLLECT, guest("future-collector")).check(), @"
+    exit: 2
+    --- stdout
+    source   orders (group out)   ok
+    collect  plugin               fault  no grants
+    sink     filesystem/log  .    ok
+    --- stderr
+    error: `plugin.wasm` speaks version 0.2.0 of the plugin contract, and this Tidegate speaks 0.1.0
+      Caused by: its type names `tidegate:plugin/collector@0.2.0`
+
+    hint: use a newer Tidegate, or build the plugin with version 0.1.0 of the contract
+    ");
+        insta::assert_snapshot!(with_component(COLLECT, guest("stranger")).check(), @"
+    exit: 2
+    --- stdout
+    source   orders (group out)   ok
+    collect  plugin               fault  no grants
+    sink     filesystem/log  .    ok
+    --- stderr
+    error: `plugin.wasm` is a component, but no Tidegate plugin
+      Caused by: it exports `greet`
+      Caused by: a plugin exports `tidegate:plugin/sink@0.1.0` or `tidegate:plugin/collector@0.1.0`
+
+    hint: build it for the world `tidegate:plugin/sink-plugin@0.1.0` or `tidegate:plugin/collector-plugin@0.1.0`
+    ");
+    });
+}
+
+#[test]
+fn s58_servers_that_do_not_answer() {
+    let sinks = "sinks:\n  kafka: { out: { topic: out } }\n  filesystem: { log: { base_path: . } }\n  plugin: { faulty: { component: plugin.wasm, options: { connect: fatal } } }\n";
+    let scene = Scene::new(&format!("{NOWHERE}{sinks}"));
+    std::fs::write(scene.path().join("plugin.wasm"), guest("faulty-sink")).unwrap();
+    stable(|| {
+        insta::assert_snapshot!(scene.run(&["check", "--connect"]), @"
+    exit: 3
+    --- stdout
+    source   orders (group out)                       fault
+    sink     kafka/out  topic out                     fault
+    sink     filesystem/log  .                        ok
+    sink     plugin/faulty  contract 0.1  [size]  fault  no grants
+    --- stderr
+    error: no broker of `127.0.0.1:1` answered within 10 s
+      Caused by: 127.0.0.1:1/bootstrap: Connect to ipv4#127.0.0.1:1 failed: Connection refused (after a while)
+
+    hint: check `kafka.brokers`, that the cluster runs, and its TLS and SASL settings under `kafka.properties`
+
+    error: no broker of `127.0.0.1:1` answered for topic `out`
+      Caused by: 127.0.0.1:1/bootstrap: Connect to ipv4#127.0.0.1:1 failed: Connection refused (after a while)
+
+    hint: check `brokers`, that the cluster runs, and its TLS and SASL settings
+
+    error: `plugin/faulty` cannot go on after `connect`
+      Caused by: connect was told to give up
+    ");
+    });
 }

@@ -119,7 +119,8 @@ fn dispatch(command: Command) -> Exit {
             Exit::Done
         }
         Command::Check { file, connect, json } => {
-            log("warn");
+            // What goes wrong is in the report; `RUST_LOG` shows the rest.
+            log("off");
             let report = match file.load() {
                 Ok(loaded) => match runtime() {
                     Ok(runtime) => runtime.block_on(check::check(&loaded, connect)),
@@ -179,6 +180,12 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    /// The ledger's bound is the configuration's; the two rooms do not know each other.
+    #[test]
+    fn the_configuration_refuses_what_the_ledger_cannot_hold() {
+        assert_eq!(config::MAX_SINKS, crate::checkpoint::ledger::MAX_SINKS);
     }
 
     #[test]

@@ -77,7 +77,7 @@ impl Sinks {
 pub struct Loaded {
     /// The options.
     pub config: Config,
-    /// The folder that relative paths of components start at.
+    /// The folder that relative paths of components start at; empty for the working directory.
     pub folder: PathBuf,
 }
 
@@ -90,8 +90,7 @@ pub fn load(path: &Path, environment: &Environment) -> Result<Loaded, Vec<Fault>
     let file = path.display().to_string();
     let text = read(path).map_err(|fault| vec![fault])?;
     let config = parse(&text, &file, environment)?;
-    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    Ok(Loaded { config, folder: folder.to_owned() })
+    Ok(Loaded { config, folder: path.parent().unwrap_or(Path::new("")).to_owned() })
 }
 
 /// What [`load`] does with the file's text; `file` is the name that faults give.

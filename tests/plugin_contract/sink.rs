@@ -46,7 +46,6 @@ async fn a_sink_describes_itself() {
     let described = faulty_sink(more).await.unwrap().description();
     assert_eq!((described.style, described.idempotent), (Style::Direct, true));
     assert_eq!((described.max_rows, described.max_bytes), (7, 99));
-    assert_eq!(described.deadline, Duration::from_millis(2500));
 }
 
 /// S130: a trap is told in the guest's own words, and the next call gets a new instance.

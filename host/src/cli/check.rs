@@ -1,11 +1,24 @@
 //! `check`: every part of the configured pipeline is looked at, not only up to the first that is broken.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use futures_util::future::{BoxFuture, FutureExt, join_all};
 
 use super::Exit;
+use crate::collect::Collect;
 use crate::config::Loaded;
-use crate::model::Fault;
-use crate::plugin;
+use crate::model::{CallError, Fault};
+use crate::plugin::{self, PluginCollector, PluginSink, Plugins};
+use crate::sink::filesystem::FilesystemSink;
+use crate::sink::kafka::{Inherited, KafkaSink};
+use crate::sink::{self, Sink};
+use crate::source;
+
+/// Longest that the source's brokers may take to answer before they count as not to be reached.
+const PROBE: Duration = Duration::from_secs(10);
+/// The same for a sink's destination, which may have a shorter limit of its own with more to say.
+const REACH: Duration = Duration::from_secs(15);
 
 /// One part of the pipeline and what is to be said of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,37 +75,126 @@ impl Report {
 /// Looks at every part: loads and sets up the plugins, and with `connect` reaches the brokers and every destination.
 pub async fn check(loaded: &Loaded, connect: bool) -> Report {
     let config = &loaded.config;
+    let plugins = match plugins(loaded) {
+        Ok(plugins) => plugins,
+        Err(fault) => return Report::of(vec![fault]),
+    };
     let mut parts: Vec<BoxFuture<'_, Line>> = vec![source(loaded, connect).boxed()];
-    parts.extend(config.collect.iter().map(|options| collect(options, loaded).boxed()));
-    parts.extend(config.sinks.kafka.keys().map(|name| kafka(name, loaded, connect).boxed()));
-    parts.extend(config.sinks.filesystem.keys().map(|name| filesystem(name, loaded, connect).boxed()));
-    parts.extend(config.sinks.plugin.iter().map(|(name, options)| sink(name, options, loaded, connect).boxed()));
+    if let Some(plugins) = &plugins {
+        parts.extend(config.collect.iter().map(|options| collect(plugins, options, loaded).boxed()));
+    }
+    parts.extend(config.sinks.kafka.iter().map(|(name, options)| kafka_line(name, options, loaded, connect).boxed()));
+    let filesystem = config.sinks.filesystem.iter();
+    parts.extend(filesystem.map(|(name, options)| filesystem_line(name, options, connect).boxed()));
+    if let Some(plugins) = &plugins {
+        let sinks = config.sinks.plugin.iter();
+        parts.extend(sinks.map(|(name, options)| plugin_line(plugins, name, options, loaded, connect).boxed()));
+    }
     Report { lines: join_all(parts).await, own: Vec::new() }
 }
 
-async fn source(loaded: &Loaded, _connect: bool) -> Line {
+/// The plugins' runtime, if there is any plugin.
+fn plugins(loaded: &Loaded) -> Result<Option<Arc<Plugins>>, Fault> {
+    let config = &loaded.config;
+    if config.collect.is_none() && config.sinks.plugin.is_empty() {
+        return Ok(None);
+    }
+    Plugins::new(None).map(Some)
+}
+
+async fn source(loaded: &Loaded, connect: bool) -> Line {
     let kafka = &loaded.config.kafka;
-    Line::new("source", format!("{} (group {})", kafka.topics().join(", "), kafka.group))
+    let topics = kafka.topics().join(", ");
+    let mut line = Line::new("source", format!("{topics} (group {})", kafka.group));
+    if connect {
+        match source::kafka::probe(kafka, PROBE).await {
+            Ok(found) => {
+                let partitions: i32 = found.iter().map(|(_, partitions)| partitions).sum();
+                line.name = format!("{topics} ({partitions} partitions, group {})", kafka.group);
+            }
+            Err(fault) => line.fault = Some(fault),
+        }
+    }
+    line
 }
 
-async fn collect(options: &plugin::Options, loaded: &Loaded) -> Line {
-    plugin("collect", "collect", options, loaded).await
+async fn collect(plugins: &Plugins, options: &plugin::Options, loaded: &Loaded) -> Line {
+    let name =
+        options.component.file_stem().map_or_else(|| "collect".into(), |stem| stem.to_string_lossy().into_owned());
+    let mut line = Line { grants: Some(grants(&options.grants)), ..Line::new("collect", name) };
+    let sound = async {
+        let artifact = plugins.load("collect", options, &loaded.folder).await?;
+        line.detail = detail(artifact.summary());
+        PluginCollector::start(artifact, options).await?.close().await;
+        Ok(())
+    };
+    line.fault = sound.await.err();
+    line
 }
 
-async fn sink(name: &str, options: &plugin::Options, loaded: &Loaded, _connect: bool) -> Line {
-    plugin("sink", &format!("plugin/{name}"), options, loaded).await
+async fn plugin_line(plugins: &Plugins, name: &str, options: &plugin::Options, loaded: &Loaded, connect: bool) -> Line {
+    let mut line = Line { grants: Some(grants(&options.grants)), ..Line::new("sink", format!("plugin/{name}")) };
+    let sound = async {
+        let artifact = plugins.load(&format!("sinks.plugin.{name}"), options, &loaded.folder).await?;
+        line.detail = detail(artifact.summary());
+        let sink = PluginSink::start(artifact, name, options).await?;
+        if connect { reach(&line.name, &sink).await } else { Ok(()) }
+    };
+    line.fault = sound.await.err();
+    line
 }
 
-async fn kafka(name: &str, _loaded: &Loaded, _connect: bool) -> Line {
-    Line::new("sink", format!("kafka/{name}"))
+async fn kafka_line(name: &str, options: &sink::kafka::Options, loaded: &Loaded, connect: bool) -> Line {
+    let mut line =
+        Line { detail: vec![format!("topic {}", options.topic)], ..Line::new("sink", format!("kafka/{name}")) };
+    let kafka = &loaded.config.kafka;
+    let inherited = Inherited { brokers: kafka.brokers.joined(), properties: kafka.properties.clone() };
+    line.fault = match KafkaSink::new(options.clone(), &inherited) {
+        Ok(sink) if connect => reach(&line.name, &sink).await.err(),
+        Ok(_) => None,
+        Err(fault) => Some(fault),
+    };
+    line
 }
 
-async fn filesystem(name: &str, _loaded: &Loaded, _connect: bool) -> Line {
-    Line::new("sink", format!("filesystem/{name}"))
+async fn filesystem_line(name: &str, options: &sink::filesystem::Options, connect: bool) -> Line {
+    let mut line = Line::new("sink", format!("filesystem/{name}"));
+    line.detail.push(options.base_path.display().to_string());
+    if connect {
+        line.fault = reach(&line.name, &FilesystemSink::new(name, options)).await.err();
+    }
+    line
 }
 
-async fn plugin(what: &'static str, name: &str, options: &plugin::Options, _loaded: &Loaded) -> Line {
-    Line { grants: Some(grants(&options.grants)), ..Line::new(what, name) }
+/// Connects the sink and closes it again, within [`REACH`].
+async fn reach(name: &str, sink: &impl Sink) -> Result<(), Fault> {
+    let connected = tokio::time::timeout(REACH, sink.connect()).await.unwrap_or_else(|_| {
+        Err(CallError::Timeout(Fault::destination(format!("`{name}` did not connect within {} s", REACH.as_secs()))))
+    });
+    if let Err(error) = tokio::time::timeout(REACH, sink.close()).await.unwrap_or(Ok(())) {
+        tracing::warn!("`{name}` did not close: {error}");
+    }
+    connected.map_err(|error| match error {
+        CallError::Backpressure(_) => Fault::destination(format!("`{name}` takes nothing for now")),
+        CallError::Retry(fault)
+        | CallError::Reject(fault)
+        | CallError::Fatal(fault)
+        | CallError::Trap(fault)
+        | CallError::Timeout(fault)
+        | CallError::BufferLost(fault) => fault,
+    })
+}
+
+/// The contract without its patch level, and the component's size.
+fn detail(summary: &plugin::Summary) -> Vec<String> {
+    let contract = summary.contract.rsplit_once('.').map_or(summary.contract.as_str(), |(contract, _)| contract);
+    vec![format!("contract {contract}"), size(summary.size_bytes)]
+}
+
+fn size(bytes: u64) -> String {
+    // Exact enough for a number with one digit behind the point.
+    let kibibytes = bytes as f64 / 1024.0;
+    if kibibytes < 1000.0 { format!("{kibibytes:.1} KiB") } else { format!("{:.1} MiB", kibibytes / 1024.0) }
 }
 
 fn grants(grants: &plugin::Grants) -> Vec<String> {

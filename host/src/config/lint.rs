@@ -202,7 +202,8 @@ impl Lint<'_> {
         let dlq = &self.config.dlq;
         if self.same_cluster(&dlq.brokers) {
             let letters: Vec<String> = match dlq.topic.as_str() {
-                "" => sources.iter().map(|topic| format!("{topic}_dlq")).collect(),
+                // Letters of all topics go to the one named after the first (S88).
+                "" => self.config.kafka.topics().first().map(|topic| format!("{topic}_dlq")).into_iter().collect(),
                 topic => vec![topic.to_owned()],
             };
             for topic in letters.iter().filter(|topic| sources.contains(*topic)) {
