@@ -1,6 +1,8 @@
 //! Source, sink and dead letters on a real broker.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+#[path = "kafka/end_to_end.rs"]
+mod end_to_end;
 #[path = "kafka/help.rs"]
 mod help;
 #[path = "kafka/sink.rs"]

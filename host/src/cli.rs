@@ -166,7 +166,9 @@ fn runtime() -> Result<tokio::runtime::Runtime, Fault> {
 
 /// Sends log lines to standard error, from `level` up unless `RUST_LOG` says otherwise. Never in colour.
 fn log(level: &str) {
-    let filter = EnvFilter::builder().try_from_env().unwrap_or_else(|_| EnvFilter::new(level));
+    // All that this part of rdkafka ever reports as an error is that a consumer which we closed is closed.
+    let usual = format!("{level},rdkafka::consumer::base_consumer=off");
+    let filter = EnvFilter::builder().try_from_env().unwrap_or_else(|_| EnvFilter::new(usual));
     // A second call, as in tests, changes nothing.
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(std::io::stderr).try_init();
 }

@@ -172,16 +172,34 @@ pub fn contents(topic: &str) -> Vec<(i32, i64, Row)> {
     rows
 }
 
+/// Looks on at a group and at topics without joining.
+pub struct Onlooker(BaseConsumer);
+
+impl Onlooker {
+    pub fn new(group: &str) -> Self {
+        let mut config = ClientConfig::new();
+        Self(config.set("bootstrap.servers", broker().bootstrap()).set("group.id", group).create().unwrap())
+    }
+
+    /// What the group has committed for a partition.
+    pub fn committed(&self, topic: &str, partition: i32) -> Option<i64> {
+        let mut list = TopicPartitionList::new();
+        list.add_partition(topic, partition);
+        match self.0.committed_offsets(list, PATIENCE).unwrap().elements()[0].offset() {
+            Position::Offset(offset) => Some(offset),
+            _ => None,
+        }
+    }
+
+    /// The end of a partition's log.
+    pub fn end(&self, topic: &str, partition: i32) -> i64 {
+        self.0.fetch_watermarks(topic, partition, PATIENCE).unwrap().1
+    }
+}
+
 /// What a group has committed for a partition.
 pub fn committed(topic: &str, partition: i32, group: &str) -> Option<i64> {
-    let consumer: BaseConsumer =
-        ClientConfig::new().set("bootstrap.servers", broker().bootstrap()).set("group.id", group).create().unwrap();
-    let mut list = TopicPartitionList::new();
-    list.add_partition(topic, partition);
-    match consumer.committed_offsets(list, PATIENCE).unwrap().elements()[0].offset() {
-        Position::Offset(offset) => Some(offset),
-        _ => None,
-    }
+    Onlooker::new(group).committed(topic, partition)
 }
 
 /// The fault that a source reports.

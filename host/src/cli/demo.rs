@@ -27,8 +27,9 @@ const RESULTS: &str = "search-results";
 const PARTITIONS: i32 = 4;
 /// Every demo shows the same records.
 const SEED: u64 = 2026;
-/// Records produced in one call.
-const PORTION: u64 = 1_000;
+/// The records come in so many portions, one every [`PACE`].
+const PORTIONS: u64 = 40;
+const PACE: Duration = Duration::from_millis(75);
 /// How often the progress is drawn.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -49,12 +50,12 @@ pub struct Request {
 pub async fn demo(request: &Request) -> Result<Exit, NotStarted> {
     let output = output(request.output.as_deref())?;
     let broker = EmbeddedBroker::start()?;
+    let brokers = broker.brokers();
     for (topic, partitions) in [(TOPIC, PARTITIONS), (RESULTS, PARTITIONS), ("search-requests_dlq", 1)] {
         broker.create_topic(topic, partitions)?;
     }
-    let loaded = configuration(&broker.brokers(), &output, &request.plugins)?;
+    let loaded = configuration(&brokers, &output, &request.plugins)?;
     live::demo_starts(&output, request.records);
-    produce(&broker.brokers(), request.records).await?;
 
     let counters = Arc::new(Counters::default());
     let Assembly { parts, source, .. } = assemble(&loaded, counters.clone()).await?;
@@ -67,17 +68,26 @@ pub async fn demo(request: &Request) -> Result<Exit, NotStarted> {
             tokio::time::sleep(TICK).await;
         }
         progress.show(counters.records.get(), committed());
+        Ok(())
     };
-    let interrupted = tokio::signal::ctrl_c();
-    let stop = async move {
+    let feed = async {
+        // Nobody would see anything move if everything were there before the first partition is assigned.
+        while counters.partitions().is_empty() {
+            tokio::time::sleep(TICK).await;
+        }
+        produce(&brokers, request.records).await
+    };
+    let mut unfed = None;
+    let stop = async {
         tokio::select! {
-            () = watch => {}
-            _ = interrupted => {}
+            fed = async { tokio::try_join!(feed, watch) } => unfed = fed.err(),
+            _ = tokio::signal::ctrl_c() => {}
         }
     };
     let outcome = pipeline::run(parts, source, RealClock::start(), stop).await;
     progress.finish();
     live::demo_ends(&output, &counters, &Summary::of(&counters, None));
+    let outcome = outcome.and(unfed.map_or(Ok(()), Err));
     Ok(match outcome {
         Ok(()) => Exit::Done,
         Err(fault) => {
@@ -135,7 +145,7 @@ fn configuration(brokers: &str, output: &Path, plugins: &Path) -> Result<Loaded,
     Ok(Loaded { config, folder: output.to_owned() })
 }
 
-/// Fills the topic with search requests.
+/// Feeds the topic with search requests.
 async fn produce(brokers: &str, records: u64) -> Result<(), Fault> {
     let options = KafkaSinkOptions { topic: TOPIC.into(), ..KafkaSinkOptions::default() };
     let inherited = Inherited { brokers: brokers.to_owned(), ..Inherited::default() };
@@ -144,9 +154,10 @@ async fn produce(brokers: &str, records: u64) -> Result<(), Fault> {
     sink.connect().await.map_err(broken)?;
     let mut dice = crate::clock::dice(SEED);
     let mut number = 0;
+    let portion = records.div_ceil(PORTIONS);
     while number < records {
         let mut batch = Batch::new(TopicPartition::new(TOPIC, 0));
-        for offset in (0..).take(usize::try_from(PORTION.min(records - number)).unwrap_or(0)) {
+        for offset in (0..).take(usize::try_from(portion.min(records - number)).unwrap_or(0)) {
             let (key, value) = request(number, &mut dice);
             batch.push(offset, crate::clock::unix_millis(), Some(key.as_bytes()), Some(value.as_bytes()));
             number += 1;
@@ -154,6 +165,7 @@ async fn produce(brokers: &str, records: u64) -> Result<(), Fault> {
         if let Some(failure) = sink.deliver(&Arc::new(batch)).await.map_err(broken)?.first() {
             return Err(Fault::host("the demo's records could not be produced").because(&failure.reason));
         }
+        tokio::time::sleep(PACE).await;
     }
     sink.close().await
 }

@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{err, escape};
 use crate::cli::run::Summary;
-use crate::telemetry::Counters;
+use crate::telemetry::{Counter, Counters};
 
 /// Says what runs from where to where.
 pub fn running(topics: &[(String, i32)], sinks: &[String]) {
@@ -55,25 +55,37 @@ pub fn demo_starts(output: &Path, records: u64) {
     ));
 }
 
-/// The demo's live progress.
+/// Where nothing can be drawn over, a line is printed every so many pictures.
+const PICTURES_PER_LINE: u64 = 10;
+
+/// The demo's live progress: a bar on a terminal, a line now and then elsewhere.
 pub struct Progress {
     bar: ProgressBar,
+    pictures: Counter,
 }
 
 impl Progress {
-    /// Begins at nothing of `records`. Where standard error is no terminal, nothing is drawn.
+    /// Begins at nothing of `records`.
     pub fn start(records: u64) -> Self {
         let bar = ProgressBar::new(records);
         if let Ok(style) = ProgressStyle::with_template("running  {bar:30} {pos}/{len} settled, {msg} committed") {
             bar.set_style(style);
         }
-        Self { bar }
+        Self { bar, pictures: Counter::default() }
     }
 
     /// Draws how far it is.
     pub fn show(&self, settled: u64, committed: u64) {
-        self.bar.set_position(settled);
-        self.bar.set_message(committed.to_string());
+        if !self.bar.is_hidden() {
+            self.bar.set_position(settled);
+            self.bar.set_message(grouped(committed));
+            return;
+        }
+        if self.pictures.get().is_multiple_of(PICTURES_PER_LINE) {
+            let all = grouped(self.bar.length().unwrap_or(0));
+            err(&format!("running  {} of {all} settled, {} committed\n", grouped(settled), grouped(committed)));
+        }
+        self.pictures.add(1);
     }
 
     /// Leaves the last picture standing.
