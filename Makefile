@@ -1,5 +1,5 @@
 # One command each; `make test` and `make demo` bring what they need.
-.PHONY: help setup setup-build build demo test lint bench clean
+.PHONY: help setup setup-build plugins build demo test lint bench clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -11,14 +11,17 @@ setup: ## install what is missing to build and test
 setup-build:
 	@bash tests/services/setup.sh build
 
-build: setup-build ## build the release binary, target/release/tidegate
+plugins: setup-build ## build the two plugins into target/guests
+	@tests/guests/build.sh plugins
+
+build: plugins ## build the release binary, target/release/tidegate
 	cargo build --locked --release
 
-demo: setup-build ## run a pipeline on an in-process broker
+demo: plugins ## run a pipeline on an in-process broker
 	cargo run --locked --quiet -- demo
 
 test: setup ## run every test, on a real broker
-	cargo test --locked --workspace
+	cargo test --locked --workspace --no-fail-fast
 
 lint: setup-build ## format, clippy, licences and advisories
 	cargo fmt --all --check
@@ -26,8 +29,8 @@ lint: setup-build ## format, clippy, licences and advisories
 	@if command -v cargo-deny >/dev/null; then cargo deny --all-features check; \
 	else echo "cargo-deny is missing: cargo install --locked cargo-deny" >&2; exit 1; fi
 
-bench: setup ## measure how fast the source reads
-	cargo bench --locked --bench source
+bench: setup ## measure Kafka to files beside a bare consumer
+	cargo bench --locked --bench pipeline
 
 clean: ## remove everything that was built or fetched
 	cargo clean

@@ -379,7 +379,7 @@ fn wrong_use() {
     --- stdout
     (nothing)
     --- stderr
-    error: invalid value '0' for '--records <RECORDS>': 0 is not in 1..=10000000
+    error: invalid value '0' for '--records <RECORDS>': 0 is not in 1..=40000
 
     For more information, try '--help'.
     ");

@@ -1,5 +1,5 @@
 //! Source, sink and dead letters on a real broker.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "tests")]
 
 #[path = "kafka/end_to_end.rs"]
 mod end_to_end;

@@ -1,4 +1,4 @@
-//! Tidegate takes records from Kafka to native and WebAssembly sinks, and commits offsets only for what arrived.
+#![doc = include_str!("../../docs/architecture.md")]
 
 pub mod checkpoint;
 pub mod cli;

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Builds the plugins and the guests of the tests: tests/guests/build.sh [rust] [python] [javascript], all without arguments.
+# Builds the plugins and the guests of the tests: tests/guests/build.sh [plugins] [rust] [python] [javascript], the last three
+# without arguments. `rust` holds the plugins.
 # Every component ends up in target/guests, every tool in target/tools; nothing is installed anywhere else.
 set -eu
 
@@ -34,18 +35,29 @@ finish() {
     printf '%s\n' "$2" >"$out/.$1.stamp"
 }
 
-rust() {
+# Builds crates, each written crate or crate:component.
+crates() {
     command -v cargo >/dev/null || fail "\`cargo\` is not on the PATH" "install Rust with rustup"
+    packages=
+    for name; do packages="$packages -p ${name%:*}"; done
     # target/wasm and not the host's folder: the two never wait for each other's lock, and neither throws away what the other built.
-    (cd "$root" && cargo build --quiet --profile plugin --target wasm32-wasip2 --target-dir "$root/target/wasm" \
-        -p search -p csv-sink -p faulty-collector -p faulty-sink -p future-collector -p stranger) ||
+    # shellcheck disable=SC2086 # The packages are words.
+    (cd "$root" && cargo build --locked --quiet --profile plugin --target wasm32-wasip2 --target-dir "$root/target/wasm" $packages) ||
         fail "the Rust guests do not build" "if it says \`can't find crate for std\`: rustup target add wasm32-wasip2"
-    for name in search csv-sink:csv faulty-collector faulty-sink future-collector stranger; do
+    for name; do
         built=$root/target/wasm/wasm32-wasip2/plugin/$(printf %s "${name%:*}" | tr - _).wasm
         name=${name#*:}
         # A file that did not change keeps its time, so that nothing is compiled anew because of it.
         cmp -s "$built" "$out/$name.wasm" || { cp "$built" "$out/$name.wasm.part" && mv "$out/$name.wasm.part" "$out/$name.wasm"; }
     done
+}
+
+plugins() {
+    crates search csv-sink:csv
+}
+
+rust() {
+    crates search csv-sink:csv faulty-collector faulty-sink future-collector stranger
 }
 
 python() {
@@ -92,7 +104,7 @@ mkdir -p "$out" "$tools"
 [ $# -gt 0 ] || set -- rust python javascript
 for language; do
     case $language in
-    rust | python | javascript) "$language" ;;
-    *) fail "\`$language\` is no language of the guests" "write rust, python or javascript, or nothing for all" ;;
+    plugins | rust | python | javascript) "$language" ;;
+    *) fail "\`$language\` is no language of the guests" "write plugins, rust, python or javascript, or nothing for all" ;;
     esac
 done

@@ -368,7 +368,10 @@ async fn s89_bad_records_are_dead_lettered_and_their_neighbours_arrive() {
 #[tokio::test(flavor = "multi_thread")]
 async fn s88_any_record_passes_or_is_dead_lettered() {
     let pipeline = Pipeline::new(None, &[]).await;
-    let ten_megabytes = format!("\"{}\"", "x".repeat(10_000_000));
+    // Noise, because what compresses well would pass the topic's limit.
+    let mut random = fastrand::Rng::with_seed(1);
+    let ten_megabytes =
+        format!("\"{}\"", std::iter::repeat_with(|| random.alphanumeric()).take(10_000_000).collect::<String>());
     let rows = [
         Row { key: Some(b"k".into()), ..Row::value("{\"n\": 1}") },
         Row { key: Some(b"k".into()), ..Row::default() },
@@ -380,7 +383,7 @@ async fn s88_any_record_passes_or_is_dead_lettered() {
     pipeline.run_to_its_end();
 
     let file = pipeline.dir.path().join("files").join(format!("{}-1.jsonl", pipeline.source));
-    assert_eq!(fs::read_to_string(file).unwrap(), format!("{{\"n\": 1}}\n{ten_megabytes}\n{{\"n\": 2}}\n"));
+    assert!(fs::read_to_string(file).unwrap() == format!("{{\"n\": 1}}\n{ten_megabytes}\n{{\"n\": 2}}\n"));
     let csv: Vec<String> = pipeline.rows().into_values().flatten().map(|row| row[1].clone()).collect();
     assert_eq!(csv, ["0", "1", "2", "3", "4"]);
     // The topic takes a megabyte a record, and everything else as it came.
@@ -388,7 +391,7 @@ async fn s88_any_record_passes_or_is_dead_lettered() {
     written.sort();
     let mut expected: Vec<_> = [0, 1, 2, 4].iter().map(|row| rows[*row].value.clone()).collect();
     expected.sort();
-    assert_eq!(written, expected);
+    assert!(written == expected, "{} records in the topic", written.len());
     let mut dead: Vec<String> = contents(&format!("{}_dlq", pipeline.source))
         .into_iter()
         .map(|(_, _, letter)| {

@@ -15,7 +15,7 @@ use crate::pipeline::dlq::kafka::{KafkaDlq, topic as dlq_topic};
 use crate::pipeline::shared::{Settings, seconds};
 use crate::plugin::{PluginCollector, PluginSink, Plugins};
 use crate::sink::Sink;
-use crate::sink::filesystem::FilesystemSink;
+use crate::sink::filesystem::{FilesystemSink, Options as FilesystemOptions};
 use crate::sink::kafka::{Inherited, KafkaSink, Options as KafkaSinkOptions};
 use crate::source::kafka::{KafkaSource, Limits, probe};
 use crate::telemetry::Counters;
@@ -69,7 +69,7 @@ pub async fn assemble(loaded: &Loaded, counters: Arc<Counters>) -> Result<Assemb
     connect(&sinks, &dlq).await?;
     if let Err(error) = collector.ready().await {
         close(&sinks).await;
-        return Err(fault_of("collect", error).into());
+        return Err(error.into_fault().into());
     }
     let window = Limits { records: config.window.max_records, bytes: config.window.max_bytes };
     let source = KafkaSource::start(&config.kafka, window)?;
@@ -87,6 +87,20 @@ pub async fn assemble(loaded: &Loaded, counters: Arc<Counters>) -> Result<Assemb
     Ok(Assembly { parts: Parts { sinks, collector, collector_name, dlq, settings, counters }, source, topics })
 }
 
+/// A Kafka sink as configured.
+///
+/// # Errors
+/// When its options cannot be right.
+pub fn kafka_sink(options: &KafkaSinkOptions, loaded: &Loaded) -> Result<KafkaSink, Fault> {
+    KafkaSink::new(options.clone(), &inherited(loaded))
+}
+
+/// A filesystem sink as configured. A relative base path starts at the configuration file's folder, as all paths do.
+pub fn filesystem_sink(name: &str, options: &FilesystemOptions, loaded: &Loaded) -> FilesystemSink {
+    let base_path = loaded.folder.join(&options.base_path);
+    FilesystemSink::new(name, &FilesystemOptions { base_path, ..options.clone() })
+}
+
 /// The cluster that sinks and the dead letter queue write to when they name none.
 fn inherited(loaded: &Loaded) -> Inherited {
     let kafka = &loaded.config.kafka;
@@ -97,11 +111,11 @@ async fn sinks(loaded: &Loaded, plugins: &Plugins) -> Result<Sinks, Fault> {
     let config = &loaded.config.sinks;
     let mut sinks = Sinks::new();
     for (name, options) in &config.kafka {
-        let sink = KafkaSink::new(options.clone(), &inherited(loaded))?;
+        let sink = kafka_sink(options, loaded)?;
         sinks.push((SinkKind::Kafka, name.clone(), Arc::new(sink)));
     }
     for (name, options) in &config.filesystem {
-        sinks.push((SinkKind::Filesystem, name.clone(), Arc::new(FilesystemSink::new(name, options))));
+        sinks.push((SinkKind::Filesystem, name.clone(), Arc::new(filesystem_sink(name, options, loaded))));
     }
     for (name, options) in &config.plugin {
         let artifact = plugins.load(&format!("sinks.plugin.{name}"), options, &loaded.folder).await?;
@@ -117,15 +131,13 @@ fn dlq(loaded: &Loaded) -> Result<Arc<dyn DeadLetters>, Fault> {
     let topic = dlq_topic(options, &loaded.config.kafka.topics());
     let sink_options =
         KafkaSinkOptions { topic: topic.clone(), brokers: options.brokers.clone(), ..Default::default() };
-    let sink = KafkaSink::new(sink_options, &inherited(loaded))?.creating_the_topic();
+    let sink = kafka_sink(&sink_options, loaded)?.creating_the_topic();
     Ok(Arc::new(KafkaDlq::new(Arc::new(sink), topic, options.format)))
 }
 
 /// Connects everything at the same time; on a failure closes what did connect and reports all that did not (S123).
 async fn connect(sinks: &Sinks, dlq: &Arc<dyn DeadLetters>) -> Result<(), NotStarted> {
-    let connecting = sinks.iter().map(|(kind, name, sink)| async move {
-        sink.connect().await.map_err(|error| fault_of(&format!("{kind}/{name}"), error))
-    });
+    let connecting = sinks.iter().map(|(_, _, sink)| async { sink.connect().await.map_err(CallError::into_fault) });
     let (connected, queue) = tokio::join!(join_all(connecting), dlq.connect());
     let mut faults: Vec<Fault> = connected.into_iter().filter_map(Result::err).collect();
     faults.extend(queue.err());
@@ -142,22 +154,4 @@ async fn close(sinks: &Sinks) {
             tracing::warn!(sink = format!("{kind}/{name}"), %fault, "a sink did not close cleanly");
         }
     }
-}
-
-/// Names the part that could not be connected, with its own words as the cause.
-pub fn fault_of(part: &str, error: CallError) -> Fault {
-    let wait = |wait: Duration| Fault::destination(format!("takes nothing for {} ms", wait.as_millis()));
-    let inner = match error {
-        CallError::Backpressure(asked) => wait(asked),
-        CallError::Retry(fault)
-        | CallError::Reject(fault)
-        | CallError::Fatal(fault)
-        | CallError::Trap(fault)
-        | CallError::Timeout(fault)
-        | CallError::BufferLost(fault) => fault,
-    };
-    let mut fault = Fault::new(inner.owner, format!("`{part}` could not be connected")).because(inner.message);
-    fault.causes.extend(inner.causes);
-    fault.hint = inner.hint;
-    fault
 }

@@ -6,12 +6,11 @@ use std::time::Duration;
 use futures_util::future::{BoxFuture, FutureExt, join_all};
 
 use super::Exit;
+use super::assemble::{filesystem_sink, kafka_sink};
 use crate::collect::Collect;
 use crate::config::Loaded;
 use crate::model::{CallError, Fault};
 use crate::plugin::{self, PluginCollector, PluginSink, Plugins};
-use crate::sink::filesystem::FilesystemSink;
-use crate::sink::kafka::{Inherited, KafkaSink};
 use crate::sink::{self, Sink};
 use crate::source;
 
@@ -85,7 +84,7 @@ pub async fn check(loaded: &Loaded, connect: bool) -> Report {
     }
     parts.extend(config.sinks.kafka.iter().map(|(name, options)| kafka_line(name, options, loaded, connect).boxed()));
     let filesystem = config.sinks.filesystem.iter();
-    parts.extend(filesystem.map(|(name, options)| filesystem_line(name, options, connect).boxed()));
+    parts.extend(filesystem.map(|(name, options)| filesystem_line(name, options, loaded, connect).boxed()));
     if let Some(plugins) = &plugins {
         let sinks = config.sinks.plugin.iter();
         parts.extend(sinks.map(|(name, options)| plugin_line(plugins, name, options, loaded, connect).boxed()));
@@ -147,9 +146,7 @@ async fn plugin_line(plugins: &Plugins, name: &str, options: &plugin::Options, l
 async fn kafka_line(name: &str, options: &sink::kafka::Options, loaded: &Loaded, connect: bool) -> Line {
     let mut line =
         Line { detail: vec![format!("topic {}", options.topic)], ..Line::new("sink", format!("kafka/{name}")) };
-    let kafka = &loaded.config.kafka;
-    let inherited = Inherited { brokers: kafka.brokers.joined(), properties: kafka.properties.clone() };
-    line.fault = match KafkaSink::new(options.clone(), &inherited) {
+    line.fault = match kafka_sink(options, loaded) {
         Ok(sink) if connect => reach(&line.name, &sink).await.err(),
         Ok(_) => None,
         Err(fault) => Some(fault),
@@ -157,11 +154,11 @@ async fn kafka_line(name: &str, options: &sink::kafka::Options, loaded: &Loaded,
     line
 }
 
-async fn filesystem_line(name: &str, options: &sink::filesystem::Options, connect: bool) -> Line {
+async fn filesystem_line(name: &str, options: &sink::filesystem::Options, loaded: &Loaded, connect: bool) -> Line {
     let mut line = Line::new("sink", format!("filesystem/{name}"));
     line.detail.push(options.base_path.display().to_string());
     if connect {
-        line.fault = reach(&line.name, &FilesystemSink::new(name, options)).await.err();
+        line.fault = reach(&line.name, &filesystem_sink(name, options, loaded)).await.err();
     }
     line
 }
@@ -174,15 +171,7 @@ async fn reach(name: &str, sink: &impl Sink) -> Result<(), Fault> {
     if let Err(error) = tokio::time::timeout(REACH, sink.close()).await.unwrap_or(Ok(())) {
         tracing::warn!("`{name}` did not close: {error}");
     }
-    connected.map_err(|error| match error {
-        CallError::Backpressure(_) => Fault::destination(format!("`{name}` takes nothing for now")),
-        CallError::Retry(fault)
-        | CallError::Reject(fault)
-        | CallError::Fatal(fault)
-        | CallError::Trap(fault)
-        | CallError::Timeout(fault)
-        | CallError::BufferLost(fault) => fault,
-    })
+    connected.map_err(CallError::into_fault)
 }
 
 /// The contract without its patch level, and the component's size.

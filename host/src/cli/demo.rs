@@ -13,7 +13,7 @@ use super::render::live::{self, Progress};
 use super::run::Summary;
 use crate::clock::{Dice, RealClock};
 use crate::config::{self, Environment, Loaded};
-use crate::model::{Batch, Fault, TopicPartition};
+use crate::model::{Batch, CallError, Fault, TopicPartition};
 use crate::pipeline;
 use crate::sink::Sink;
 use crate::sink::kafka::{Inherited, KafkaSink, Options as KafkaSinkOptions};
@@ -64,7 +64,9 @@ pub async fn demo(request: &Request) -> Result<Exit, NotStarted> {
         || -> u64 { counters.partitions().values().map(|place| u64::try_from(place.committed).unwrap_or(0)).sum() };
     let watch = async {
         while committed() < request.records {
-            progress.show(counters.records.get(), committed());
+            if !counters.partitions().is_empty() {
+                progress.show(counters.records.get(), committed());
+            }
             tokio::time::sleep(TICK).await;
         }
         progress.show(counters.records.get(), committed());
@@ -150,8 +152,7 @@ async fn produce(brokers: &str, records: u64) -> Result<(), Fault> {
     let options = KafkaSinkOptions { topic: TOPIC.into(), ..KafkaSinkOptions::default() };
     let inherited = Inherited { brokers: brokers.to_owned(), ..Inherited::default() };
     let sink = KafkaSink::new(options, &inherited)?;
-    let broken = |error: crate::model::CallError| super::assemble::fault_of("kafka/demo", error);
-    sink.connect().await.map_err(broken)?;
+    sink.connect().await.map_err(CallError::into_fault)?;
     let mut dice = crate::clock::dice(SEED);
     let mut number = 0;
     let portion = records.div_ceil(PORTIONS);
@@ -162,7 +163,7 @@ async fn produce(brokers: &str, records: u64) -> Result<(), Fault> {
             batch.push(offset, crate::clock::unix_millis(), Some(key.as_bytes()), Some(value.as_bytes()));
             number += 1;
         }
-        if let Some(failure) = sink.deliver(&Arc::new(batch)).await.map_err(broken)?.first() {
+        if let Some(failure) = sink.deliver(&Arc::new(batch)).await.map_err(CallError::into_fault)?.first() {
             return Err(Fault::host("the demo's records could not be produced").because(&failure.reason));
         }
         tokio::time::sleep(PACE).await;

@@ -126,6 +126,19 @@ impl CallError {
             | Self::BufferLost(fault) => Some(fault),
         }
     }
+
+    /// The fault to report when the call will not be repeated, such as at start.
+    pub fn into_fault(self) -> Fault {
+        match self {
+            Self::Backpressure(wait) => Fault::destination(format!("takes nothing for {} ms", wait.as_millis())),
+            Self::Retry(fault)
+            | Self::Reject(fault)
+            | Self::Fatal(fault)
+            | Self::Trap(fault)
+            | Self::Timeout(fault)
+            | Self::BufferLost(fault) => fault,
+        }
+    }
 }
 
 impl fmt::Display for CallError {

@@ -56,7 +56,8 @@ const HELD_FILES: usize = 64;
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Options {
-    /// The directory that every path has to stay in; it must exist (S117).
+    /// The directory that every path has to stay in; it must exist (S117). A relative one starts at the configuration
+    /// file's folder.
     pub base_path: PathBuf,
     /// The file for payloads that name none; `{topic}` and `{partition}` are filled in.
     #[serde(default = "default_path")]

@@ -96,6 +96,11 @@
 //! - A panic ends the instance. Its text and place go to the log, and the record that caused it is found and put aside.
 //! - What is printed goes to the host's log. Files, environment and network are there only as far as they were granted.
 
+/// The README's example is compiled with the others.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
+
 mod batch;
 #[doc(hidden)]
 pub mod bindings;

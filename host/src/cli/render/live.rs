@@ -49,7 +49,8 @@ fn grouped(number: u64) -> String {
 pub fn demo_starts(output: &Path, records: u64) {
     err(&format!(
         "demo     {} search requests → a Kafka broker inside this process → the `search` collector (WebAssembly)\n         \
-         → topic search-results, JSON lines and the `csv` sink (WebAssembly), below {}\n",
+         → topic search-results, JSON lines and the `csv` sink (WebAssembly), below {}\n\
+         joining  the consumer group: this broker takes some seconds for it\n",
         grouped(records),
         escape(&output.display().to_string())
     ));
