@@ -3,7 +3,7 @@
 //! Four facts are checked for every seed: nothing is lost, nothing is committed past an unsettled record, order is kept, and
 //! nothing is written for a partition after its loss. A failure prints its seed and the command that replays it.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, missing_docs, reason = "tests")]
 #![allow(clippy::cast_sign_loss, clippy::cast_possible_wrap, reason = "offsets of a simulation are small")]
 
 #[path = "simulation/sinks.rs"]

@@ -50,9 +50,14 @@ impl Clock for RealClock {
     }
 }
 
-/// The time of day for what has no clock at hand: log lines, and files' names.
-pub fn unix_millis() -> i64 {
+/// The time of day for what has no clock at hand: log lines, files' names and their times.
+pub fn time_of_day() -> std::time::SystemTime {
     std::time::SystemTime::now()
+}
+
+/// The same in milliseconds since the Unix epoch.
+pub fn unix_millis() -> i64 {
+    time_of_day()
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }

@@ -21,5 +21,5 @@ wasmtime::component::bindgen!({
     exports: { default: async },
 });
 
+pub use self::tidegate::plugin::{payloads, types};
 pub use exports::tidegate::plugin::{collector, delivery_hook, ready_hook, sink, window_hook};
-pub use tidegate::plugin::{payloads, types};

@@ -106,7 +106,7 @@ impl Cache {
             tracing::warn!("`{shown}` is damaged and is compiled again");
             return Ok(None);
         }
-        let _unimportant = file.set_modified(std::time::SystemTime::now());
+        let _unimportant = file.set_modified(crate::clock::time_of_day());
         Ok(Some(code))
     }
 
