@@ -723,7 +723,7 @@ fn s58_servers_that_do_not_answer() {
 
     hint: check `kafka.brokers`, that the cluster runs, and its TLS and SASL settings under `kafka.properties`
 
-    error: no broker of `127.0.0.1:1` answered for topic `out`
+    error: `kafka/out`: no broker of `127.0.0.1:1` answered for topic `out`
       Caused by: 127.0.0.1:1/bootstrap: Connect to ipv4#127.0.0.1:1 failed: Connection refused (after a while)
 
     hint: check `brokers`, that the cluster runs, and its TLS and SASL settings

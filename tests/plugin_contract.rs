@@ -24,7 +24,7 @@ const COLLECT: &str = "collect";
 /// A guest that `tests/guests/build.sh` has built.
 fn guest(name: &str) -> PathBuf {
     let path = guests().join(format!("{name}.wasm"));
-    assert!(path.exists(), "`{}` is missing: run `tests/guests/build.sh`", path.display());
+    assert!(path.exists(), "`{}` is missing: run `make setup`", path.display());
     path
 }
 

@@ -246,6 +246,26 @@ fn a_seed_repeats_exactly() {
     }
 }
 
+/// S59, S61: as long as nothing goes wrong, each window crosses to the collector in one call.
+#[test]
+fn s61_a_window_is_one_call() {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
+    let mut windows = 0;
+    for seed in 0..100 {
+        let mut world = World::new(seed);
+        world.passthrough = false;
+        world.poison.clear();
+        let world: Shared = Arc::new(Mutex::new(world));
+        runtime.block_on(settle_down(&world, seed));
+        let world = lock(&world);
+        assert_eq!(world.violation, None);
+        assert_eq!(world.marks.get("collect call"), world.marks.get("window"), "seed {seed}");
+        windows += world.marks.get("window").copied().unwrap_or_default();
+    }
+    assert!(windows > 1_000, "only {windows} windows were read");
+}
+
 /// Replays the seed in `TIDEGATE_SEED` and prints what happened.
 #[test]
 fn replay() {

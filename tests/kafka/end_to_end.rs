@@ -336,6 +336,23 @@ async fn s54_an_end_in_order_repeats_nothing() {
     assert_eq!(check_sinks(&pipeline, 5_000, 0), [0, 0, 0]);
 }
 
+/// S58, S124: a topic that is not there ends the start with its name, the remedy and the code for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn s124_a_missing_topic_is_told_at_start() {
+    let pipeline = Pipeline::new(None, &[]).await;
+    let config = pipeline.dir.path().join("tidegate.yaml");
+    let sound = fs::read_to_string(&config).unwrap();
+    for (topic, place) in [(&pipeline.source, "kafka.source_topic"), (&pipeline.results, "`kafka/results`")] {
+        let absent = format!("{topic}-absent");
+        fs::write(&config, sound.replace(&format!("\"{topic}\""), &format!("\"{absent}\""))).unwrap();
+        let mut life = pipeline.start();
+        assert_eq!(life.ended().code(), Some(2), "{}", life.log_end());
+        let told = life.log_end();
+        assert!(told.contains(&format!("`{absent}`")) && told.contains(place) && told.contains("hint: "), "{told}");
+        fs::remove_file(&life.log).unwrap();
+    }
+}
+
 /// S63, S64, S89, S90: what is no request is dead-lettered with its seven fields; its neighbours arrive; a key that is no
 /// text changes nothing.
 #[tokio::test(flavor = "multi_thread")]

@@ -140,13 +140,10 @@ async fn the_delivery_hook_decides() {
     }
 }
 
-/// The contract alone is enough: guests made from wit/ without an SDK, where they were built.
+/// The contract alone is enough: guests made from wit/ without an SDK.
 #[tokio::test]
 async fn other_languages_collect() {
     for name in ["python-collector", "javascript-collector"] {
-        if !guests().join(format!("{name}.wasm")).exists() {
-            continue;
-        }
         let options = configured(&guest(name), json!({ "options": { "file_path": "x.jsonl" } }));
         let artifact = loaded(COLLECT, &options).await.unwrap();
         let collector = PluginCollector::start(artifact.clone(), &options).await.unwrap();

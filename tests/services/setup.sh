@@ -67,6 +67,4 @@ if [ ! -d "$jars" ] || [ "$(cat "$stamp" 2>/dev/null)" != "$sum" ]; then
   printf '%s\n' "$sum" >"$stamp"
 fi
 
-if [ -x tests/guests/build.sh ]; then
-  tests/guests/build.sh rust python javascript
-fi
+tests/guests/build.sh rust python javascript

@@ -289,6 +289,7 @@ impl Collect for Collector {
     async fn collect(&self, batch: &Arc<Batch>) -> Result<Collected, CallError> {
         self.enter(batch).await?;
         let mut world = lock(&self.world);
+        world.mark("collect call");
         let at = partition(&batch.source);
         let mut lists: Vec<(SinkKind, Vec<Payload>)> =
             [SinkKind::Kafka, SinkKind::Filesystem, SinkKind::Plugin].map(|kind| (kind, Vec::new())).into();

@@ -197,6 +197,7 @@ impl Reader for FakeReader {
             for offset in offsets {
                 batch.push(offset, offset, Some(&World::key(self.at, offset)), Some(b"{}"));
             }
+            lock(&self.world).mark("window");
             return Ok(Read::Records(Arc::new(batch)));
         }
         if self.next < end {

@@ -1,23 +1,6 @@
-//! Which records of one partition are taken in hand together, and how the one on which a call breaks is found.
+//! How the records of a window on which a call breaks are found.
 
 use std::ops::Range;
-
-/// How much one window may hold (S59).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limit {
-    /// Most records.
-    pub max_records: usize,
-    /// Most bytes of keys, values and headers.
-    pub max_bytes: usize,
-}
-
-impl Limit {
-    /// Whether a window that holds `records` with `bytes` takes one more of `next_bytes`. An empty window takes any
-    /// record, however large: a record that never fits would stop its partition for good.
-    pub fn admits(&self, records: usize, bytes: usize, next_bytes: usize) -> bool {
-        records == 0 || (records < self.max_records && bytes.saturating_add(next_bytes) <= self.max_bytes)
-    }
-}
 
 /// Finds by halves which rows a call breaks on, when the call says only that it broke (S63, S44).
 ///
@@ -76,16 +59,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    /// S59: limits by count and bytes, and a single record larger than both still makes a window.
-    #[test]
-    fn s59_a_window_is_bounded_but_always_takes_one_record() {
-        let limit = Limit { max_records: 2, max_bytes: 10 };
-        assert!(limit.admits(0, 0, 1_000));
-        assert!(limit.admits(1, 5, 5));
-        assert!(!limit.admits(1, 5, 6));
-        assert!(!limit.admits(2, 2, 1));
-    }
 
     proptest! {
         /// S63: exactly the rows that break alone are found, with at most two questions per row and level.

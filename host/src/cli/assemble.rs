@@ -137,7 +137,9 @@ fn dlq(loaded: &Loaded) -> Result<Arc<dyn DeadLetters>, Fault> {
 
 /// Connects everything at the same time; on a failure closes what did connect and reports all that did not (S123).
 async fn connect(sinks: &Sinks, dlq: &Arc<dyn DeadLetters>) -> Result<(), NotStarted> {
-    let connecting = sinks.iter().map(|(_, _, sink)| async { sink.connect().await.map_err(CallError::into_fault) });
+    let connecting = sinks.iter().map(|(kind, name, sink)| async move {
+        sink.connect().await.map_err(|error| named(&format!("{kind}/{name}"), error))
+    });
     let (connected, queue) = tokio::join!(join_all(connecting), dlq.connect());
     let mut faults: Vec<Fault> = connected.into_iter().filter_map(Result::err).collect();
     faults.extend(queue.err());
@@ -154,4 +156,13 @@ async fn close(sinks: &Sinks) {
             tracing::warn!(sink = format!("{kind}/{name}"), %fault, "a sink did not close cleanly");
         }
     }
+}
+
+/// What kept a sink from connecting, with the sink's name in front where the fault does not say it.
+pub fn named(sink: &str, error: CallError) -> Fault {
+    let mut fault = error.into_fault();
+    if !fault.message.contains(sink) && !fault.message.contains(&sink.replace('/', ".")) {
+        fault.message = format!("`{sink}`: {}", fault.message);
+    }
+    fault
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::future::{BoxFuture, FutureExt, join_all};
 
 use super::Exit;
-use super::assemble::{filesystem_sink, kafka_sink};
+use super::assemble::{filesystem_sink, kafka_sink, named};
 use crate::collect::Collect;
 use crate::config::Loaded;
 use crate::model::{CallError, Fault};
@@ -171,7 +171,7 @@ async fn reach(name: &str, sink: &impl Sink) -> Result<(), Fault> {
     if let Err(error) = tokio::time::timeout(REACH, sink.close()).await.unwrap_or(Ok(())) {
         tracing::warn!("`{name}` did not close: {error}");
     }
-    connected.map_err(CallError::into_fault)
+    connected.map_err(|error| named(name, error))
 }
 
 /// The contract without its patch level, and the component's size.
