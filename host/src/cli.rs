@@ -15,6 +15,7 @@ mod check;
 mod demo;
 mod render;
 mod run;
+mod summary;
 
 /// Takes records from Kafka to native and WebAssembly sinks, and commits offsets only for what arrived.
 #[derive(Debug, Parser)]

@@ -10,7 +10,7 @@ use super::Exit;
 use super::assemble::{Assembly, NotStarted, assemble};
 use super::render;
 use super::render::live::{self, Progress};
-use super::run::Summary;
+use super::summary::Summary;
 use crate::clock::{Dice, RealClock};
 use crate::config::{self, Environment, Loaded};
 use crate::model::{Batch, CallError, Fault, TopicPartition};

@@ -9,6 +9,7 @@ use super::Exit;
 use super::assemble::{Assembly, NotStarted, assemble};
 use super::render;
 use super::render::live;
+use super::summary::Summary;
 use crate::clock::RealClock;
 use crate::config::Loaded;
 use crate::model::Fault;
@@ -17,35 +18,6 @@ use crate::telemetry::Counters;
 
 /// The code of a process that a second signal ends at once, as shells give it.
 const KILLED: i32 = 130;
-
-/// What the closing line says.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Summary {
-    /// `SIGTERM`, `SIGINT`, or nothing when it was no signal.
-    pub signal: Option<&'static str>,
-    /// Records settled.
-    pub records: u64,
-    /// Dead letters written.
-    pub dead_letters: u64,
-    /// Partitions committed to the last record that was read of them.
-    pub complete: usize,
-    /// Partitions that were ever assigned.
-    pub partitions: usize,
-}
-
-impl Summary {
-    /// What the counters say.
-    pub fn of(counters: &Counters, signal: Option<&'static str>) -> Self {
-        let places = counters.partitions();
-        Self {
-            signal,
-            records: counters.records.get(),
-            dead_letters: counters.dead_letters(),
-            complete: places.values().filter(|place| place.committed == place.position).count(),
-            partitions: places.len(),
-        }
-    }
-}
 
 /// Takes records to the sinks until told to stop (S54).
 ///

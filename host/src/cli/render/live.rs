@@ -6,7 +6,7 @@ use std::path::Path;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{err, escape};
-use crate::cli::run::Summary;
+use crate::cli::summary::Summary;
 use crate::telemetry::{Counter, Counters};
 
 /// Says what runs from where to where.
