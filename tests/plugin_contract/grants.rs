@@ -54,6 +54,32 @@ async fn nothing_beside_the_granted_directory_is_reached() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
 }
 
+/// What a guest says when it is told to look around.
+async fn told(act: &str, grants: Value) -> String {
+    let sink = faulty_sink(json!({ "options": { "direct": true }, "grants": grants })).await.unwrap();
+    sink.connect().await.unwrap();
+    let Err(CallError::Trap(fault)) = sink.deliver(&records(0, 0, &[act])).await else { panic!("it did not panic") };
+    fault.causes[0].clone()
+}
+
+/// No address is reached, bound or resolved, on this machine either.
+#[tokio::test]
+async fn the_network_is_out_of_reach() {
+    let told = told("dial", json!({})).await;
+    for way in ["tcp", "udp", "listen", "name"] {
+        assert!(told.contains(&format!("{way} Err(")), "{told}");
+    }
+    assert!(!told.contains("ConnectionRefused"), "the machine was asked: {told}");
+}
+
+#[tokio::test]
+async fn only_granted_variables_are_seen() {
+    let nothing = told("look", json!({})).await;
+    assert!(nothing.contains("variables []; arguments []"), "{nothing}");
+    let granted = told("look", json!({ "environment": ["PATH"] })).await;
+    assert!(granted.contains("variables [(\"PATH\", ") && !granted.contains("HOME"), "{granted}");
+}
+
 #[tokio::test]
 async fn a_grant_that_cannot_be_given_is_the_configurations_fault() {
     let fault = csv("/out/rows.csv", json!({ "environment": ["TIDEGATE_NEVER_SET"] })).await.err().unwrap();

@@ -3,6 +3,7 @@
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
+use std::net::{Ipv4Addr, TcpListener, TcpStream, ToSocketAddrs as _, UdpSocket};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -54,10 +55,14 @@ pub enum Act {
     Many,
     /// Collector: no payload.
     Nothing,
+    /// Try to reach the network, and panic with what came of it.
+    Dial,
+    /// Panic with the environment and the arguments.
+    Look,
 }
 
 /// Longer words before those that they begin with.
-const WORDS: [(&str, Act); 20] = [
+const WORDS: [(&str, Act); 22] = [
     ("poison", Act::Poison),
     ("spin", Act::Spin),
     ("hog", Act::Hog),
@@ -78,6 +83,8 @@ const WORDS: [(&str, Act); 20] = [
     ("both", Act::Both),
     ("many", Act::Many),
     ("nothing", Act::Nothing),
+    ("dial", Act::Dial),
+    ("look", Act::Look),
 ];
 
 /// What a value asks for: the first of the words that it contains. With `once`, the path of a file in a granted directory, only
@@ -115,6 +122,17 @@ pub fn misbehave(act: Act, place: &str) {
             for line in 0..20_000 {
                 let _ = writeln!(out, "flood {line:093}");
             }
+        }
+        Act::Dial => {
+            let dialled = TcpStream::connect((Ipv4Addr::LOCALHOST, 9)).map(drop);
+            let bound = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).map(drop);
+            let listening = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map(drop);
+            let resolved = ("localhost", 9).to_socket_addrs().map(drop);
+            panic!("tcp {dialled:?}; udp {bound:?}; listen {listening:?}; name {resolved:?}")
+        }
+        Act::Look => {
+            let (variables, arguments): (Vec<_>, Vec<_>) = (std::env::vars().collect(), std::env::args().collect());
+            panic!("variables {variables:?}; arguments {arguments:?}")
         }
         _ => {}
     }
