@@ -13,6 +13,9 @@ use tempfile::TempDir;
 use super::help::{Onlooker, PATIENCE, Row, broker, contents, produce, topic, unique};
 
 const PARTITIONS: i32 = 4;
+/// Records of each partition, 200,000 in all, and lives that are cut short.
+const PER_PARTITION: u64 = 50_000;
+const KILLS: u32 = 10;
 /// The longest that a life may take until what is waited for has happened. A debug build on a busy machine is slow.
 const LIFE: Duration = Duration::from_secs(300);
 const TICK: Duration = Duration::from_millis(20);
@@ -100,7 +103,7 @@ impl Pipeline {
     }
 
     fn start(&self) -> Life {
-        let log = self.dir.path().join("log");
+        let log = self.dir.path().join(unique("log"));
         let err = File::options().create(true).append(true).open(&log).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_tidegate"))
             .arg("run")
@@ -205,6 +208,12 @@ impl Drop for Life {
     }
 }
 
+/// Whether the process was given a partition.
+fn serves(life: &Life) -> impl Fn() -> bool + use<> {
+    let log = life.log.clone();
+    move || fs::read_to_string(&log).is_ok_and(|text| text.contains(": assigned partition="))
+}
+
 fn tail(log: &Path) -> String {
     let text = fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
@@ -262,35 +271,41 @@ fn id(value: &Value) -> &str {
 
 /// All three sinks have everything, in order. Answers the repetitions of each.
 fn check_sinks(pipeline: &Pipeline, per_partition: u64, kills: u32) -> [usize; 3] {
+    let lines = pipeline.lines(kills);
+    let in_files = arrived("files", per_partition, [lines.iter().map(id).collect()]);
+    [check_topic(pipeline, per_partition), in_files, check_csv(pipeline, per_partition)]
+}
+
+fn check_topic(pipeline: &Pipeline, per_partition: u64) -> usize {
     let mut topic: BTreeMap<i32, Vec<Value>> = BTreeMap::new();
     for (partition, _, row) in contents(&pipeline.results) {
         topic.entry(partition).or_default().push(serde_json::from_slice(&row.value.unwrap()).unwrap());
     }
-    let in_topic = arrived("topic", per_partition, topic.values().map(|lane| lane.iter().map(id).collect()));
-    let lines = pipeline.lines(kills);
-    let in_files = arrived("files", per_partition, [lines.iter().map(id).collect()]);
-    // The place in the source, not what the collector made of it: `partition` and `offset` of each row.
+    arrived("topic", per_partition, topic.values().map(|lane| lane.iter().map(id).collect()))
+}
+
+/// The rows tell the place in the source, not what the collector made of it.
+fn check_csv(pipeline: &Pipeline, per_partition: u64) -> usize {
     let rows = pipeline.rows();
     let places = |file: &Vec<Vec<String>>| file.iter().map(|row| format!("{}-{}", row[0], row[1])).collect();
     let lanes: Vec<Vec<String>> = rows.values().map(places).collect();
-    let in_csv = arrived("csv", per_partition, lanes.iter().map(|lane| lane.iter().map(String::as_str).collect()));
-    [in_topic, in_files, in_csv]
+    arrived("csv", per_partition, lanes.iter().map(|lane| lane.iter().map(String::as_str).collect()))
 }
 
 /// S1, S11, S40, S54: whatever moment the process is killed at, every record ends up in every sink at least once and in
 /// order, and the group's offsets at the log's end.
-async fn survives(collector: Collector, per_partition: u64, kills: u32) {
+async fn survives(collector: Collector) {
     let seed =
         std::env::var("TIDEGATE_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
     let mut random = fastrand::Rng::with_seed(seed);
     let name = collector.component;
     println!("{name}: TIDEGATE_SEED={seed} draws the same moments again");
     let pipeline = Pipeline::new(Some(collector), &[]).await;
-    produce_requests(&pipeline.source, 0..per_partition);
-    let all = i64::try_from(per_partition).unwrap() * i64::from(PARTITIONS);
-    for _ in 0..kills {
+    produce_requests(&pipeline.source, 0..PER_PARTITION);
+    let all = i64::try_from(PER_PARTITION).unwrap() * i64::from(PARTITIONS);
+    for _ in 0..KILLS {
         // Anywhere between the start and so much later that all lives together do not get to the end.
-        let wanted = pipeline.results_written() + random.i64(0..all / i64::from(kills));
+        let wanted = pipeline.results_written() + random.i64(0..all / i64::from(KILLS));
         let mut life = pipeline.start();
         if random.u8(..5) > 0 {
             life.wait("records are written", || pipeline.results_written() > wanted);
@@ -300,25 +315,58 @@ async fn survives(collector: Collector, per_partition: u64, kills: u32) {
     }
     let left = !pipeline.is_committed_to_its_end();
     pipeline.run_to_its_end();
-    let repeated = check_sinks(&pipeline, per_partition, kills);
+    let repeated = check_sinks(&pipeline, PER_PARTITION, KILLS);
     println!(
-        "{name}: killed {kills} times (work left after the last: {left}), repeated in topic, files, csv: {repeated:?}"
+        "{name}: killed {KILLS} times (work left after the last: {left}), repeated in topic, files, csv: {repeated:?}"
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s1_two_hundred_thousand_records_survive_ten_kills() {
-    survives(search(), 50_000, 10).await;
+async fn s1_two_hundred_thousand_records_survive_ten_kills_of_a_rust_collector() {
+    survives(search()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s1_a_python_collector_survives_kills() {
-    survives(plain("python-collector.wasm"), 10_000, 4).await;
+async fn s1_two_hundred_thousand_records_survive_ten_kills_of_a_python_collector() {
+    survives(plain("python-collector.wasm")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s1_a_javascript_collector_survives_kills() {
-    survives(plain("javascript-collector.wasm"), 10_000, 4).await;
+async fn s1_two_hundred_thousand_records_survive_ten_kills_of_a_javascript_collector() {
+    survives(plain("javascript-collector.wasm")).await;
+}
+
+/// S45–S50: while records flow, members join, leave in order and are killed; partitions change hands, nothing is lost and
+/// order is kept across the hand-over.
+#[tokio::test(flavor = "multi_thread")]
+async fn s45_members_come_and_go() {
+    const PORTIONS: u64 = 20;
+    const PORTION: u64 = 1_000;
+    let collector = Collector { options: json!({ "sinks": ["kafka", "plugin/csv"] }), ..search() };
+    let pipeline = Pipeline::new(Some(collector), &[]).await;
+    let source = pipeline.source.clone();
+    let feed = std::thread::spawn(move || {
+        for portion in 0..PORTIONS {
+            produce_requests(&source, portion * PORTION..(portion + 1) * PORTION);
+            std::thread::sleep(Duration::from_millis(300));
+        }
+    });
+    let share = i64::try_from(PORTIONS * PORTION).unwrap() * i64::from(PARTITIONS) / 8;
+    let mut first = pipeline.start();
+    first.wait("the first member writes", || pipeline.results_written() > share);
+    let mut second = pipeline.start();
+    let second_serves = serves(&second);
+    second.wait("a second member serves", || second_serves() && pipeline.results_written() > 2 * share);
+    first.ends_in_order();
+    let mut third = pipeline.start();
+    let third_serves = serves(&third);
+    third.wait("a third member serves", || third_serves() && pipeline.results_written() > 4 * share);
+    second.kill();
+    feed.join().unwrap();
+    third.wait("everything is committed", || pipeline.is_committed_to_its_end());
+    third.ends_in_order();
+    check_topic(&pipeline, PORTIONS * PORTION);
+    check_csv(&pipeline, PORTIONS * PORTION);
 }
 
 /// S54, S55: SIGTERM in the middle commits all that was delivered, so that the next life repeats nothing.
