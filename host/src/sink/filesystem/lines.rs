@@ -1,5 +1,6 @@
 //! Values as JSON lines.
 
+use memchr::memchr2;
 use serde::de::IgnoredAny;
 
 use crate::model::{Batch, Failure};
@@ -36,7 +37,7 @@ fn check(value: Option<&[u8]>) -> Result<&[u8], String> {
 
 /// Appends one valid JSON document as one line.
 fn push(block: &mut Vec<u8>, value: &[u8]) {
-    if value.contains(&b'\n') || value.contains(&b'\r') {
+    if memchr2(b'\n', b'\r', value).is_some() {
         compact(block, value);
     } else {
         block.extend_from_slice(value);
