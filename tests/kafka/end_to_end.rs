@@ -58,8 +58,13 @@ fn guest(component: &str) -> PathBuf {
 }
 
 impl Pipeline {
-    /// Topic, files and CSV behind one collector; more of the configuration as JSON.
-    async fn new(collector: Option<Collector>, more: &[(&str, Value)]) -> Self {
+    /// Topic, files and CSV behind one collector.
+    async fn new(collector: Option<Collector>) -> Self {
+        Self::with(collector, |_| json!({})).await
+    }
+
+    /// The same with parts of the configuration replaced, which may name the pipeline's folder.
+    async fn with(collector: Option<Collector>, parts: impl FnOnce(&Path) -> Value) -> Self {
         let dir = tempfile::tempdir().unwrap();
         for folder in ["files", "csv"] {
             fs::create_dir(dir.path().join(folder)).unwrap();
@@ -95,9 +100,7 @@ impl Pipeline {
                 document["collect"]["options"] = options;
             }
         }
-        for (name, value) in more {
-            document[name] = value.clone();
-        }
+        document.as_object_mut().unwrap().extend(parts(dir.path()).as_object().unwrap().clone());
         fs::write(dir.path().join("tidegate.yaml"), document.to_string()).unwrap();
         Self { dir, source, results, onlooker: Onlooker::new(&group) }
     }
@@ -300,7 +303,7 @@ async fn survives(collector: Collector) {
     let mut random = fastrand::Rng::with_seed(seed);
     let name = collector.component;
     println!("{name}: TIDEGATE_SEED={seed} draws the same moments again");
-    let pipeline = Pipeline::new(Some(collector), &[]).await;
+    let pipeline = Pipeline::new(Some(collector)).await;
     produce_requests(&pipeline.source, 0..PER_PARTITION);
     let all = i64::try_from(PER_PARTITION).unwrap() * i64::from(PARTITIONS);
     for _ in 0..KILLS {
@@ -343,7 +346,7 @@ async fn s45_members_come_and_go() {
     const PORTIONS: u64 = 20;
     const PORTION: u64 = 1_000;
     let collector = Collector { options: json!({ "sinks": ["kafka", "plugin/csv"] }), ..search() };
-    let pipeline = Pipeline::new(Some(collector), &[]).await;
+    let pipeline = Pipeline::new(Some(collector)).await;
     let source = pipeline.source.clone();
     let feed = std::thread::spawn(move || {
         for portion in 0..PORTIONS {
@@ -372,7 +375,7 @@ async fn s45_members_come_and_go() {
 /// S54, S55: SIGTERM in the middle commits all that was delivered, so that the next life repeats nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn s54_an_end_in_order_repeats_nothing() {
-    let pipeline = Pipeline::new(Some(search()), &[("checkpoint", json!({ "interval_seconds": 60 }))]).await;
+    let pipeline = Pipeline::with(Some(search()), |_| json!({ "checkpoint": { "interval_seconds": 60 } })).await;
     produce_requests(&pipeline.source, 0..5_000);
     let mut life = pipeline.start();
     life.wait("records are written", || pipeline.results_written() > 1_000);
@@ -387,7 +390,7 @@ async fn s54_an_end_in_order_repeats_nothing() {
 /// S58, S124: a topic that is not there ends the start with its name, the remedy and the code for it.
 #[tokio::test(flavor = "multi_thread")]
 async fn s124_a_missing_topic_is_told_at_start() {
-    let pipeline = Pipeline::new(None, &[]).await;
+    let pipeline = Pipeline::new(None).await;
     let config = pipeline.dir.path().join("tidegate.yaml");
     let sound = fs::read_to_string(&config).unwrap();
     for (topic, place) in [(&pipeline.source, "kafka.source_topic"), (&pipeline.results, "`kafka/results`")] {
@@ -405,7 +408,7 @@ async fn s124_a_missing_topic_is_told_at_start() {
 /// text changes nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn s89_bad_records_are_dead_lettered_and_their_neighbours_arrive() {
-    let pipeline = Pipeline::new(Some(search()), &[]).await;
+    let pipeline = Pipeline::new(Some(search())).await;
     let mut rows: Vec<Row> = (0..10).map(|number| request(0, number)).collect();
     rows[2] = Row { key: Some(b"tombstone".into()), ..Row::default() };
     rows[4].key = Some(vec![0xff, 0xfe]);
@@ -432,7 +435,7 @@ async fn s89_bad_records_are_dead_lettered_and_their_neighbours_arrive() {
 /// megabytes arrive where they can be taken, and are dead-lettered where not.
 #[tokio::test(flavor = "multi_thread")]
 async fn s88_any_record_passes_or_is_dead_lettered() {
-    let pipeline = Pipeline::new(None, &[]).await;
+    let pipeline = Pipeline::new(None).await;
     // Noise, because what compresses well would pass the topic's limit.
     let mut random = fastrand::Rng::with_seed(1);
     let ten_megabytes =
@@ -467,4 +470,61 @@ async fn s88_any_record_passes_or_is_dead_lettered() {
         .collect();
     dead.sort();
     assert_eq!(dead, ["1 filesystem/log", "2 filesystem/log", "3 kafka/results"]);
+}
+
+/// One plugin sink that writes down what it is asked to, and misbehaves as the records' values say.
+fn faulty_sink(dir: &Path, options: Value) -> Value {
+    let mut all = json!({ "log": "/out/log" });
+    all.as_object_mut().unwrap().extend(options.as_object().unwrap().clone());
+    json!({ "plugin": { "faulty": {
+        "component": guest("faulty-sink.wasm"),
+        "options": all,
+        "grants": { "directories": [{ "host": dir.join("csv"), "guest": "/out", "access": "write" }] },
+    } } })
+}
+
+/// The values that the faulty sink wrote, in order.
+fn written(pipeline: &Pipeline) -> Vec<String> {
+    let log = fs::read_to_string(pipeline.dir.path().join("csv/log")).unwrap();
+    let wrote = log.lines().filter_map(|line| line.strip_prefix("wrote "));
+    wrote.map(|line| line.split_once(' ').unwrap().1.to_owned()).collect()
+}
+
+/// S63: the one record on which the collector traps goes to the dead letter queue; those around it arrive, in order.
+#[tokio::test(flavor = "multi_thread")]
+async fn s63_a_collector_traps_on_one_record() {
+    let collector = Collector { component: "faulty-collector.wasm", options: json!({ "sinks": ["plugin"] }) };
+    let pipeline = Pipeline::with(Some(collector), |dir| json!({ "sinks": faulty_sink(dir, json!({})) })).await;
+    produce(&pipeline.source, 0, ["a", "b", "poison", "c", "d"].map(Row::value));
+    pipeline.run_to_its_end();
+    assert_eq!(written(&pipeline), ["a", "b", "c", "d"]);
+    let letters = contents(&format!("{}_dlq", pipeline.source));
+    assert_eq!(letters.len(), 1);
+    let letter: Value = serde_json::from_slice(letters[0].2.value.as_deref().unwrap()).unwrap();
+    assert!(letter["error"].as_str().unwrap().contains("poison in collect"), "{letter}");
+}
+
+/// S27, S28, S130: a buffering sink that traps or never returns in a flush loses its instance and its buffer, and nothing
+/// else: everything comes again to a fresh one.
+#[tokio::test(flavor = "multi_thread")]
+async fn s27_a_sink_loses_its_buffer_and_nothing_is_lost() {
+    for act in ["poison", "spin", "sleep"] {
+        let pipeline = Pipeline::with(None, |dir| {
+            let mut sinks = faulty_sink(dir, json!({ "once": "/out/once" }));
+            sinks["plugin"]["faulty"]["limits"] = json!({ "call_timeout_seconds": 1 });
+            json!({ "sinks": sinks })
+        })
+        .await;
+        produce(&pipeline.source, 0, ["a", "b", act, "c", "d"].map(Row::value));
+        pipeline.run_to_its_end();
+        let written = written(&pipeline);
+        let mut first: Vec<&str> = Vec::new();
+        for value in &written {
+            if !first.contains(&value.as_str()) {
+                first.push(value);
+            }
+        }
+        assert_eq!(first, ["a", "b", act, "c", "d"], "{act}: {written:?}");
+        assert!(contents(&format!("{}_dlq", pipeline.source)).is_empty(), "{act}");
+    }
 }
