@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tidegate::collect::{Collect, Collected};
-use tidegate::model::{Answer, Batch, CallError, Failure, Fault, Payload, SinkKind, TopicPartition};
+use tidegate::collect::{Collect, Collected, DeliveryError};
+use tidegate::model::{Action, Answer, Batch, CallError, Failure, Fault, Payload, SinkKind, TopicPartition};
 use tidegate::pipeline::dlq::{DeadLetters, Letter};
 use tidegate::sink::{Description, Sink, Style};
 
@@ -311,5 +311,31 @@ impl Collect for Collector {
 
     async fn probe(&self, batch: &Arc<Batch>) -> Result<(), CallError> {
         self.enter(batch).await
+    }
+
+    fn has_delivery_hook(&self) -> bool {
+        true
+    }
+
+    async fn delivery_error(&self, error: &DeliveryError) -> Action {
+        think(&self.world).await;
+        let mut world = lock(&self.world);
+        match world.random.u8(0..10) {
+            0 => Action::Dlq,
+            1 => {
+                world.mark("payload skipped");
+                let name = format!("{}/{}", error.kind, error.name);
+                let sink = SINKS.iter().position(|sink| *sink == name);
+                let at = partition(&error.source);
+                world.dead.extend(error.offsets.iter().map(|offset| (sink, at, *offset)));
+                Action::Skip
+            }
+            2 => Action::Abort,
+            3 => Action::Backpressure(Duration::from_millis(20)),
+            _ => {
+                world.mark("payload retried");
+                Action::Retry
+            }
+        }
     }
 }

@@ -253,30 +253,37 @@ impl World {
         if let Some(owed) = below.into_iter().find_map(|one| self.unsettled(partition, one)) {
             self.violate(format!("committed [{partition}] to {offset} while {owed}"));
         }
+        self.check_upserts(partition, offset);
         self.logs[partition].committed = offset;
     }
 
-    /// Order, at the end of everything: what each destination is left with.
-    pub fn check_order(&mut self) {
+    /// S76a: the direct and the buffering sink are idempotent. When a partition is committed to `below`, per key nothing
+    /// from before it that arrived and was not given up on stands behind an older row of that key.
+    fn check_upserts(&mut self, partition: usize, below: Offset) {
         for sink in [0, 2] {
-            // S76a: both are idempotent, so per key nothing that arrived and was not given up on later stands behind an
-            // older row.
-            let mut last: BTreeMap<(usize, Vec<u8>), Offset> = BTreeMap::new();
+            let mut last: BTreeMap<Vec<u8>, Offset> = BTreeMap::new();
             let mut newest = last.clone();
-            for write in &self.durable[sink] {
-                let key = (write.partition, Self::key(write.partition, write.offset));
+            for write in self.durable[sink].iter().filter(|write| write.partition == partition) {
+                let key = Self::key(partition, write.offset);
                 last.insert(key.clone(), write.offset);
-                let dead = self.dead.contains(&(Some(sink), write.partition, write.offset))
-                    || self.dead.contains(&(None, write.partition, write.offset));
-                if !dead {
+                let dead = self.dead.contains(&(Some(sink), partition, write.offset))
+                    || self.dead.contains(&(None, partition, write.offset));
+                if !dead && write.offset < below {
                     let most = newest.entry(key).or_insert(write.offset);
                     *most = (*most).max(write.offset);
                 }
             }
-            if let Some((key, newest)) = newest.iter().find(|(key, newest)| last.get(key) < Some(newest)) {
+            if let Some((key, newest)) = newest.iter().find(|(key, newest)| last.get(*key) < Some(newest)) {
                 let last = last.get(key).copied();
-                self.violate(format!("{} ends at {last:?} for {key:?}, newest {newest}", SINKS[sink]));
+                self.violate(format!("[{partition}] {} ends at {last:?} for {key:?}, newest {newest}", SINKS[sink]));
             }
+        }
+    }
+
+    /// Order, at the end of everything: what each destination is left with.
+    pub fn check_order(&mut self) {
+        for partition in 0..self.logs.len() {
+            self.check_upserts(partition, Offset::MAX);
         }
         // The file sink never asks for single rows again, so first occurrences ascend per partition.
         let mut seen: BTreeMap<usize, Offset> = BTreeMap::new();
