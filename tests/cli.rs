@@ -595,6 +595,7 @@ fn s117_a_base_path_that_is_not_there() {
     source   orders (group out)        fault
     sink     filesystem/here  .        ok
     sink     filesystem/log  missing   fault
+    dlq      orders_dlq                fault
     --- stderr
     error: no broker of `127.0.0.1:1` answered within 10 s
       Caused by: 127.0.0.1:1/bootstrap: Connect to ipv4#127.0.0.1:1 failed: Connection refused (after a while)
@@ -605,6 +606,11 @@ fn s117_a_base_path_that_is_not_there() {
       Caused by: No such file or directory (os error 2)
 
     hint: create the directory, or point `sinks.filesystem.log.base_path` at one that exists
+
+    error: `dlq`: no broker of `127.0.0.1:1` answered for topic `orders_dlq`
+      Caused by: 127.0.0.1:1/bootstrap: Connect to ipv4#127.0.0.1:1 failed: Connection refused (after a while)
+
+    hint: check `brokers`, that the cluster runs, and its TLS and SASL settings
     ");
     });
 }
@@ -717,6 +723,7 @@ fn s58_servers_that_do_not_answer() {
     sink     kafka/out  topic out                     fault
     sink     filesystem/log  .                        ok
     sink     plugin/faulty  contract 0.1  [size]  fault  no grants
+    dlq      orders_dlq                               fault
     --- stderr
     error: no broker of `127.0.0.1:1` answered within 10 s
       Caused by: 127.0.0.1:1/bootstrap: Connect to ipv4#127.0.0.1:1 failed: Connection refused (after a while)
@@ -730,6 +737,11 @@ fn s58_servers_that_do_not_answer() {
 
     error: `plugin/faulty` cannot go on after `connect`
       Caused by: connect was told to give up
+
+    error: `dlq`: no broker of `127.0.0.1:1` answered for topic `orders_dlq`
+      Caused by: 127.0.0.1:1/bootstrap: Connect to ipv4#127.0.0.1:1 failed: Connection refused (after a while)
+
+    hint: check `brokers`, that the cluster runs, and its TLS and SASL settings
     ");
     });
 }

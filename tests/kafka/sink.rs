@@ -125,6 +125,11 @@ async fn s124_connecting_proves_the_topic() {
     assert_eq!(fault.owner, Owner::Config);
     assert!(fault.message.contains(&options.topic) && fault.hint.is_some(), "{fault}");
 
+    let asking = KafkaSink::new(options.clone(), &inherited()).unwrap().only_asking();
+    asking.connect().await.unwrap();
+    let sink = KafkaSink::new(options.clone(), &inherited()).unwrap();
+    assert!(sink.connect().await.is_err(), "S94a: asking has created nothing");
+
     let sink = KafkaSink::new(options.clone(), &inherited()).unwrap().creating_the_topic();
     sink.connect().await.unwrap();
     assert_eq!(sink.deliver(&batch(&[Row::value("x")])).await, Ok(Vec::new()));

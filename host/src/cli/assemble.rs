@@ -127,12 +127,20 @@ async fn sinks(loaded: &Loaded, plugins: &Plugins) -> Result<Sinks, Fault> {
 
 /// The dead letter queue, which is a topic behind a Kafka sink of its own (S88).
 fn dlq(loaded: &Loaded) -> Result<Arc<dyn DeadLetters>, Fault> {
+    let (topic, sink) = dlq_sink(loaded)?;
+    Ok(Arc::new(KafkaDlq::new(Arc::new(sink.creating_the_topic()), topic, loaded.config.dlq.format)))
+}
+
+/// The dead letter queue's topic and the sink that writes to it.
+///
+/// # Errors
+/// When its options cannot be right.
+pub fn dlq_sink(loaded: &Loaded) -> Result<(String, KafkaSink), Fault> {
     let options = &loaded.config.dlq;
     let topic = dlq_topic(options, &loaded.config.kafka.topics());
     let sink_options =
         KafkaSinkOptions { topic: topic.clone(), brokers: options.brokers.clone(), ..Default::default() };
-    let sink = kafka_sink(&sink_options, loaded)?.creating_the_topic();
-    Ok(Arc::new(KafkaDlq::new(Arc::new(sink), topic, options.format)))
+    Ok((topic, kafka_sink(&sink_options, loaded)?))
 }
 
 /// Connects everything at the same time; on a failure closes what did connect and reports all that did not (S123).
@@ -161,7 +169,8 @@ async fn close(sinks: &Sinks) {
 /// What kept a sink from connecting, with the sink's name in front where the fault does not say it.
 pub fn named(sink: &str, error: CallError) -> Fault {
     let mut fault = error.into_fault();
-    if !fault.message.contains(sink) && !fault.message.contains(&sink.replace('/', ".")) {
+    let option = format!("{}.", sink.replace('/', "."));
+    if !fault.message.contains(&format!("`{sink}`")) && !fault.message.contains(&option) {
         fault.message = format!("`{sink}`: {}", fault.message);
     }
     fault

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::future::{BoxFuture, FutureExt, join_all};
 
 use super::Exit;
-use super::assemble::{filesystem_sink, kafka_sink, named};
+use super::assemble::{dlq_sink, filesystem_sink, kafka_sink, named};
 use crate::collect::Collect;
 use crate::config::Loaded;
 use crate::model::{CallError, Fault};
@@ -22,7 +22,7 @@ const REACH: Duration = Duration::from_secs(15);
 /// One part of the pipeline and what is to be said of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
-    /// `source`, `collect` or `sink`.
+    /// `source`, `collect`, `sink` or `dlq`.
     pub what: &'static str,
     /// Its name, such as `postgres/main`.
     pub name: String,
@@ -88,6 +88,9 @@ pub async fn check(loaded: &Loaded, connect: bool) -> Report {
     if let Some(plugins) = &plugins {
         let sinks = config.sinks.plugin.iter();
         parts.extend(sinks.map(|(name, options)| plugin_line(plugins, name, options, loaded, connect).boxed()));
+    }
+    if connect {
+        parts.push(dlq_line(loaded).boxed());
     }
     Report { lines: join_all(parts).await, own: Vec::new() }
 }
@@ -160,6 +163,19 @@ async fn filesystem_line(name: &str, options: &sink::filesystem::Options, loaded
     if connect {
         line.fault = reach(&line.name, &filesystem_sink(name, options, loaded)).await.err();
     }
+    line
+}
+
+/// The dead letter queue, whose topic need not exist as long as it can be created (S94a).
+async fn dlq_line(loaded: &Loaded) -> Line {
+    let mut line = Line::new("dlq", "");
+    line.fault = match dlq_sink(loaded) {
+        Ok((topic, sink)) => {
+            line.name = topic;
+            reach("dlq", &sink.only_asking()).await.err()
+        }
+        Err(fault) => Some(fault),
+    };
     line
 }
 

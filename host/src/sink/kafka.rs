@@ -58,11 +58,19 @@ pub struct Inherited {
 pub struct KafkaSink {
     options: Options,
     config: rdkafka::ClientConfig,
-    create_topic: bool,
+    if_missing: IfMissing,
     /// The topic's limit for a batch of records, in bytes, as far as the cluster tells it.
     limit: OnceLock<u64>,
     /// Replaced when librdkafka says that it cannot be used any longer.
     producer: Mutex<Option<Arc<Producer>>>,
+}
+
+/// What connecting does about a topic that does not exist.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum IfMissing {
+    Refuse,
+    Create,
+    Ask,
 }
 
 impl KafkaSink {
@@ -72,13 +80,20 @@ impl KafkaSink {
     /// When an option cannot be used.
     pub fn new(options: Options, inherited: &Inherited) -> Result<Self, Fault> {
         let config = config::producer(&options, inherited)?;
-        Ok(Self { options, config, create_topic: false, limit: OnceLock::new(), producer: Mutex::new(None) })
+        Ok(Self { options, config, if_missing: IfMissing::Refuse, limit: OnceLock::new(), producer: Mutex::new(None) })
     }
 
     /// Creates the topic on connecting when it does not exist, with the cluster's default partitions and replicas.
     #[must_use]
     pub fn creating_the_topic(mut self) -> Self {
-        self.create_topic = true;
+        self.if_missing = IfMissing::Create;
+        self
+    }
+
+    /// Connecting is a question only: a topic that does not exist yet is sound when it could be created (S94a).
+    #[must_use]
+    pub fn only_asking(mut self) -> Self {
+        self.if_missing = IfMissing::Ask;
         self
     }
 
@@ -117,8 +132,12 @@ impl Sink for KafkaSink {
 
     async fn connect(&self) -> Result<(), CallError> {
         let mut probed = self.probe().await;
-        if self.create_topic && matches!(probed, Err(CallError::Fatal(_))) {
-            config::create(&self.config, &self.options.topic, CONNECT_TIMEOUT).await?;
+        if self.if_missing != IfMissing::Refuse && matches!(probed, Err(CallError::Fatal(_))) {
+            let only_ask = self.if_missing == IfMissing::Ask;
+            config::create(&self.config, &self.options.topic, only_ask, CONNECT_TIMEOUT).await?;
+            if only_ask {
+                return Ok(());
+            }
             // The broker that is asked may not know it yet.
             for _ in 0..CREATE_PROBES {
                 probed = self.probe().await;

@@ -107,15 +107,22 @@ fn connection(config: &ClientConfig) -> ClientConfig {
     connection
 }
 
-/// Creates the topic, with as many partitions and replicas as the cluster gives by itself.
-pub(super) async fn create(config: &ClientConfig, topic: &str, timeout: Duration) -> Result<(), CallError> {
+/// Creates the topic, with as many partitions and replicas as the cluster gives by itself; or only asks whether that
+/// could be done.
+pub(super) async fn create(
+    config: &ClientConfig,
+    topic: &str,
+    only_ask: bool,
+    timeout: Duration,
+) -> Result<(), CallError> {
     /// Asks the cluster for its own default.
     const CLUSTER_DEFAULT: i32 = -1;
     let failed = || Fault::destination(format!("topic `{topic}` cannot be created"));
     let admin: AdminClient<DefaultClientContext> =
         connection(config).create().map_err(|error| CallError::Fatal(failed().because(error)))?;
     let wanted = NewTopic::new(topic, CLUSTER_DEFAULT, TopicReplication::Fixed(CLUSTER_DEFAULT));
-    let options = AdminOptions::new().request_timeout(Some(timeout)).operation_timeout(Some(timeout));
+    let options =
+        AdminOptions::new().request_timeout(Some(timeout)).operation_timeout(Some(timeout)).validate_only(only_ask);
     let results = admin
         .create_topics([&wanted], &options)
         .await
@@ -127,7 +134,7 @@ pub(super) async fn create(config: &ClientConfig, topic: &str, timeout: Duration
             Err((
                 _,
                 code @ (RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed),
-            )) => {
+            )) if !only_ask => {
                 tracing::warn!(topic, "a topic may not be created by us: {code}");
             }
             Err((_, code)) => return Err(CallError::Retry(failed().because(code))),
