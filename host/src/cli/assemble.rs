@@ -68,7 +68,7 @@ pub async fn assemble(loaded: &Loaded, counters: Arc<Counters>) -> Result<Assemb
     let dlq = dlq(loaded)?;
     connect(&sinks, &dlq).await?;
     if let Err(error) = collector.ready().await {
-        close(&sinks).await;
+        close(&sinks, &dlq).await;
         return Err(error.into_fault().into());
     }
     let window = Limits { records: config.window.max_records, bytes: config.window.max_bytes };
@@ -151,19 +151,19 @@ async fn connect(sinks: &Sinks, dlq: &Arc<dyn DeadLetters>) -> Result<(), NotSta
     let (connected, queue) = tokio::join!(join_all(connecting), dlq.connect());
     let mut faults: Vec<Fault> = connected.into_iter().filter_map(Result::err).collect();
     faults.extend(queue.err());
-    let Some(first) = faults.first() else { return Ok(()) };
-    let exit = Exit::at_start(first);
-    close(sinks).await;
-    dlq.close().await;
+    // As in a check: what is wrong for good counts before what may only be away.
+    let Some(exit) = faults.iter().map(Exit::at_start).min() else { return Ok(()) };
+    close(sinks, dlq).await;
     Err(NotStarted { exit, faults })
 }
 
-async fn close(sinks: &Sinks) {
+async fn close(sinks: &Sinks, dlq: &Arc<dyn DeadLetters>) {
     for (kind, name, sink) in sinks {
         if let Err(fault) = sink.close().await {
             tracing::warn!(sink = format!("{kind}/{name}"), %fault, "a sink did not close cleanly");
         }
     }
+    dlq.close().await;
 }
 
 /// What kept a sink from connecting, with the sink's name in front where the fault does not say it.
