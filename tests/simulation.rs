@@ -23,7 +23,7 @@ use tidegate::collect::{Collect, Passthrough};
 use tidegate::model::SinkKind;
 use tidegate::pipeline::options::{AbortOptions, CheckpointOptions, ExecutorOptions, OnSendFailure, WindowOptions};
 use tidegate::pipeline::shared::Settings;
-use tidegate::pipeline::{Parts, run};
+use tidegate::pipeline::{NamedSink, Parts, run};
 use tidegate::telemetry::Counters;
 
 use sinks::{Buffering, Collector, Direct, Queue};
@@ -65,9 +65,9 @@ fn parts(world: &Shared) -> Parts {
         if lock(world).passthrough { Arc::new(Passthrough) } else { Arc::new(Collector { world: world.clone() }) };
     Parts {
         sinks: vec![
-            (SinkKind::Kafka, "direct".into(), Arc::new(Direct { world: world.clone(), sink: 0 })),
-            (SinkKind::Filesystem, "files".into(), Arc::new(Direct { world: world.clone(), sink: 1 })),
-            (SinkKind::Plugin, "buffering".into(), Arc::new(Buffering::new(world.clone()))),
+            NamedSink::new(SinkKind::Kafka, "direct", Arc::new(Direct { world: world.clone(), sink: 0 })),
+            NamedSink::new(SinkKind::Filesystem, "files", Arc::new(Direct { world: world.clone(), sink: 1 })),
+            NamedSink::new(SinkKind::Plugin, "buffering", Arc::new(Buffering::new(world.clone()))),
         ],
         collector,
         collector_name: "simulated".into(),

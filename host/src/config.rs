@@ -7,9 +7,12 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::model::{Fault, SinkKind};
-use crate::pipeline::options::{AbortOptions, CheckpointOptions, DlqOptions, ExecutorOptions, WindowOptions};
+use crate::pipeline::options::{
+    AbortOptions, CheckpointOptions, DeliveryOptions, DlqOptions, ExecutorOptions, WindowOptions,
+};
 use crate::{plugin, sink, source};
 
+mod configured;
 mod decode;
 mod environment;
 mod explain;
@@ -18,6 +21,7 @@ mod schema;
 mod substitute;
 mod tree;
 
+pub use configured::Configured;
 pub use environment::{Environment, PREFIX};
 pub use lint::MAX_SINKS;
 pub use schema::schema;
@@ -55,20 +59,42 @@ pub struct Config {
 #[serde(deny_unknown_fields, default)]
 pub struct Sinks {
     /// Kafka topics.
-    pub kafka: BTreeMap<String, sink::kafka::Options>,
+    pub kafka: BTreeMap<String, Configured<sink::kafka::Options>>,
+    /// PostgreSQL databases.
+    pub postgres: BTreeMap<String, Configured<sink::postgres::Options>>,
+    /// MongoDB databases.
+    pub mongo: BTreeMap<String, Configured<sink::mongo::Options>>,
+    /// HTTP endpoints.
+    pub http: BTreeMap<String, Configured<sink::http::Options>>,
+    /// Redis databases.
+    pub redis: BTreeMap<String, Configured<sink::redis::Options>>,
     /// Directories of JSON lines.
-    pub filesystem: BTreeMap<String, sink::filesystem::Options>,
+    pub filesystem: BTreeMap<String, Configured<sink::filesystem::Options>>,
     /// WebAssembly components.
-    pub plugin: BTreeMap<String, plugin::Options>,
+    pub plugin: BTreeMap<String, Configured<plugin::Options>>,
 }
 
 impl Sinks {
+    /// Kind, name and common options of every sink, by kind, then by name.
+    pub fn all(&self) -> impl Iterator<Item = (SinkKind, &str, &DeliveryOptions)> {
+        fn of<T>(
+            kind: SinkKind,
+            sinks: &BTreeMap<String, Configured<T>>,
+        ) -> impl Iterator<Item = (SinkKind, &str, &DeliveryOptions)> {
+            sinks.iter().map(move |(name, sink)| (kind, name.as_str(), &sink.delivery))
+        }
+        of(SinkKind::Kafka, &self.kafka)
+            .chain(of(SinkKind::Postgres, &self.postgres))
+            .chain(of(SinkKind::Mongo, &self.mongo))
+            .chain(of(SinkKind::Http, &self.http))
+            .chain(of(SinkKind::Redis, &self.redis))
+            .chain(of(SinkKind::Filesystem, &self.filesystem))
+            .chain(of(SinkKind::Plugin, &self.plugin))
+    }
+
     /// Kind and name of every sink, by kind, then by name.
     pub fn names(&self) -> impl Iterator<Item = (SinkKind, &str)> {
-        let kafka = self.kafka.keys().map(|name| (SinkKind::Kafka, name.as_str()));
-        let filesystem = self.filesystem.keys().map(|name| (SinkKind::Filesystem, name.as_str()));
-        let plugin = self.plugin.keys().map(|name| (SinkKind::Plugin, name.as_str()));
-        kafka.chain(filesystem).chain(plugin)
+        self.all().map(|(kind, name, _)| (kind, name))
     }
 }
 

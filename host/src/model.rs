@@ -102,7 +102,7 @@ pub struct Payload {
     pub value: Option<Vec<u8>>,
     /// Where inside the sink: a table, a collection or a path.
     pub target: Option<String>,
-    /// Seconds until the destination forgets it (Redis).
+    /// Seconds until the destination forgets it (Redis); the sink refuses 0.
     pub ttl: Option<u32>,
     /// Headers, for plugin and Kafka sinks.
     pub headers: Vec<(String, Option<Vec<u8>>)>,
@@ -115,6 +115,20 @@ pub enum FailureKind {
     Retry,
     /// It never will.
     Reject,
+    /// Not written, because the destination cannot be reached or has no room: that says nothing about the row.
+    Away,
+    /// The destination asked to wait this long (S37).
+    Hold(Duration),
+}
+
+impl FailureKind {
+    /// The word for it in dead letters and hooks, which know two: what may succeed later, and what never will.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Retry | Self::Away | Self::Hold(_) => "retry",
+            Self::Reject => "reject",
+        }
+    }
 }
 
 /// One row of a call that did not make it. The rows not named did.
@@ -137,6 +151,16 @@ impl Failure {
     /// A row that may be written later.
     pub fn retry(index: u32, reason: impl Into<String>) -> Self {
         Self { index, kind: FailureKind::Retry, reason: reason.into() }
+    }
+
+    /// A row that was not written because the destination is away.
+    pub fn away(index: u32, reason: impl Into<String>) -> Self {
+        Self { index, kind: FailureKind::Away, reason: reason.into() }
+    }
+
+    /// A row that the destination wants to be asked about later.
+    pub fn hold(index: u32, wait: Duration, reason: impl Into<String>) -> Self {
+        Self { index, kind: FailureKind::Hold(wait), reason: reason.into() }
     }
 }
 

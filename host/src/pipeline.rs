@@ -5,6 +5,7 @@ pub mod assignment;
 pub mod deliver;
 pub mod dlq;
 pub mod gather;
+mod judge;
 pub mod options;
 pub mod orders;
 pub mod route;
@@ -12,6 +13,7 @@ pub mod rows;
 pub mod shared;
 pub mod worker;
 
+use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -25,16 +27,43 @@ use crate::source::{Event, Source};
 use crate::telemetry::Counters;
 use assignment::Assignment;
 use dlq::DeadLetters;
+use options::DeliveryOptions;
 use route::Routes;
 use shared::{Settings, Shared, SinkSlot, millis, seconds};
 
 /// The longest that one sink's or the queue's `close` may take (S57).
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// One sink and what it is called.
+#[derive(Clone)]
+pub struct NamedSink {
+    /// Its kind.
+    pub kind: SinkKind,
+    /// Its name in the configuration.
+    pub name: String,
+    /// The sink.
+    pub sink: Arc<dyn Sink>,
+    /// What it was told beside its own options.
+    pub delivery: DeliveryOptions,
+}
+
+impl NamedSink {
+    /// A sink that was told nothing in particular.
+    pub fn new(kind: SinkKind, name: &str, sink: Arc<dyn Sink>) -> Self {
+        Self { kind, name: name.to_owned(), sink, delivery: DeliveryOptions::default() }
+    }
+}
+
+impl fmt::Display for NamedSink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.kind, self.name)
+    }
+}
+
 /// Everything a pipeline is made of, save its source and clock. The sinks are connected.
 pub struct Parts {
-    /// The sinks in order of registration: kind, name, sink.
-    pub sinks: Vec<(SinkKind, String, Arc<dyn Sink>)>,
+    /// The sinks in order of registration.
+    pub sinks: Vec<NamedSink>,
     /// What turns records into payloads.
     pub collector: Arc<dyn Collect>,
     /// The collector's name, for dead letters.
@@ -61,13 +90,13 @@ pub async fn run<S: Source, C: Clock>(
     let Parts { sinks, collector, collector_name, dlq, settings, counters } = parts;
     let drain = seconds(settings.executor.drain_timeout_seconds);
     let shared = Arc::new(Shared {
-        routes: Routes::new(sinks.iter().map(|(kind, name, _)| (*kind, name.as_str()))),
+        routes: Routes::new(sinks.iter().map(|sink| (sink.kind, sink.name.as_str()))),
         sinks: sinks
             .into_iter()
-            .map(|(kind, name, sink)| {
-                let description = sink.description();
-                let counters = counters.sink(&format!("{kind}/{name}"));
-                SinkSlot { kind, name, sink, description, counters }
+            .map(|named| {
+                let counters = counters.sink(&named.to_string());
+                let NamedSink { kind, name, sink, delivery } = named;
+                SinkSlot { kind, name, description: sink.description(), sink, delivery, counters }
             })
             .collect(),
         collector,

@@ -11,13 +11,22 @@
 //! its rows come again.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use schemars::JsonSchema;
+use serde::Deserialize;
 
 use crate::model::{Answer, Batch, CallError, Fault, TopicPartition};
 
 pub mod filesystem;
+pub mod http;
+mod json;
 pub mod kafka;
+pub mod mongo;
+pub mod postgres;
+pub mod redis;
+pub mod tls;
 
 /// How the reason begins with which a sink rejects a row because its destination finds it too large (S94a).
 pub const TOO_LARGE: &str = "larger than the destination takes";
@@ -42,6 +51,28 @@ pub struct Description {
     pub max_rows: usize,
     /// Most bytes of keys and values wished for in one call, 0 for no wish. A single row may exceed it.
     pub max_bytes: usize,
+    /// How long one call may rightly take where that is longer than `executor.delivery_timeout_seconds`; zero for no wish.
+    pub patience: Duration,
+}
+
+impl Description {
+    /// A sink that writes at once and wishes for nothing.
+    pub const fn direct(idempotent: bool) -> Self {
+        Self { style: Style::Direct, idempotent, max_rows: 0, max_bytes: 0, patience: Duration::ZERO }
+    }
+}
+
+/// What a sink that needs a document does with a record whose value is null, which Kafka calls a tombstone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnTombstone {
+    /// Refuses it: it goes to the dead letter queue.
+    #[default]
+    Reject,
+    /// Passes over it.
+    Skip,
+    /// Deletes what stands under its key, in a sink that has keys.
+    Delete,
 }
 
 /// A destination with one delivery contract; see the module's text.
@@ -49,6 +80,13 @@ pub struct Description {
 pub trait Sink: Send + Sync {
     /// What the sink says of itself.
     fn description(&self) -> Description;
+
+    /// Where inside the destination a row goes that names no place itself (a table, a collection, a path), so that its
+    /// dead letter says it (S90).
+    fn target(&self, source: &TopicPartition) -> Option<String> {
+        let _ = source;
+        None
+    }
 
     /// Reaches the destination and proves it (S124).
     async fn connect(&self) -> Result<(), CallError>;

@@ -88,12 +88,7 @@ pub struct Direct {
 #[async_trait]
 impl Sink for Direct {
     fn description(&self) -> Description {
-        Description {
-            style: Style::Direct,
-            idempotent: self.sink == 0,
-            max_rows: if self.sink == 0 { 7 } else { 0 },
-            max_bytes: 0,
-        }
+        Description { max_rows: if self.sink == 0 { 7 } else { 0 }, ..Description::direct(self.sink == 0) }
     }
 
     async fn connect(&self) -> Result<(), CallError> {
@@ -167,7 +162,7 @@ impl Buffering {
 #[async_trait]
 impl Sink for Buffering {
     fn description(&self) -> Description {
-        Description { style: Style::Buffering, idempotent: true, max_rows: 0, max_bytes: 0 }
+        Description { style: Style::Buffering, ..Description::direct(true) }
     }
 
     async fn connect(&self) -> Result<(), CallError> {

@@ -1,5 +1,6 @@
 //! Puts a pipeline together from its configuration. The only place that names concrete sources, sinks and plugins for a run.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,21 +8,27 @@ use futures_util::future::join_all;
 
 use super::Exit;
 use crate::collect::{Collect, Passthrough};
-use crate::config::Loaded;
+use crate::config::{Configured, Loaded};
 use crate::model::{CallError, Fault, SinkKind};
-use crate::pipeline::Parts;
 use crate::pipeline::dlq::DeadLetters;
 use crate::pipeline::dlq::kafka::{KafkaDlq, topic as dlq_topic};
 use crate::pipeline::shared::{Settings, seconds};
+use crate::pipeline::{NamedSink, Parts};
 use crate::plugin::{PluginCollector, PluginSink, Plugins};
 use crate::sink::Sink;
-use crate::sink::filesystem::{FilesystemSink, Options as FilesystemOptions};
+use crate::sink::filesystem::{self, FilesystemSink};
+use crate::sink::http::{self, HttpSink};
 use crate::sink::kafka::{Inherited, KafkaSink, Options as KafkaSinkOptions};
+use crate::sink::mongo::{self, MongoSink};
+use crate::sink::postgres::{self, PostgresSink};
+use crate::sink::redis::{self, RedisSink};
 use crate::source::kafka::{KafkaSource, Limits, probe};
 use crate::telemetry::Counters;
 
 /// How long a start waits for the source's brokers.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(15);
+/// The same for a sink's destination, which may have a shorter limit of its own with more to say.
+const REACH: Duration = Duration::from_secs(15);
 
 /// What a run consists of, ready to start.
 pub struct Assembly {
@@ -46,8 +53,6 @@ impl From<Fault> for NotStarted {
         Self { exit: Exit::at_start(&fault), faults: vec![fault] }
     }
 }
-
-type Sinks = Vec<(SinkKind, String, Arc<dyn Sink>)>;
 
 /// Loads plugins, sets them up, connects the sinks, lets plugins get ready, and opens the source, in this order (S66).
 ///
@@ -95,10 +100,42 @@ pub fn kafka_sink(options: &KafkaSinkOptions, loaded: &Loaded) -> Result<KafkaSi
     KafkaSink::new(options.clone(), &inherited(loaded))
 }
 
-/// A filesystem sink as configured. A relative base path starts at the configuration file's folder, as all paths do.
-pub fn filesystem_sink(name: &str, options: &FilesystemOptions, loaded: &Loaded) -> FilesystemSink {
-    let base_path = loaded.folder.join(&options.base_path);
-    FilesystemSink::new(name, &FilesystemOptions { base_path, ..options.clone() })
+/// Every native sink as configured, not yet connected, with its fault where its options cannot be right. Relative paths
+/// start at the configuration file's folder, as all paths do.
+pub fn native_sinks(loaded: &Loaded) -> Vec<(SinkKind, String, Result<NamedSink, Fault>)> {
+    fn each<T>(
+        kind: SinkKind,
+        configured: &BTreeMap<String, Configured<T>>,
+        make: impl Fn(&str, &T) -> Result<Arc<dyn Sink>, Fault>,
+    ) -> impl Iterator<Item = (SinkKind, String, Result<NamedSink, Fault>)> {
+        configured.iter().map(move |(name, Configured { options, delivery })| {
+            let named = |sink| NamedSink { kind, name: name.clone(), sink, delivery: delivery.clone() };
+            (kind, name.clone(), make(name, options).map(named))
+        })
+    }
+    let (folder, sinks) = (&loaded.folder, &loaded.config.sinks);
+    let kafka = each(SinkKind::Kafka, &sinks.kafka, |_, options| Ok(Arc::new(kafka_sink(options, loaded)?)));
+    let postgres = each(SinkKind::Postgres, &sinks.postgres, |name, options| {
+        let options = postgres::Options { tls: options.tls.within(folder), ..options.clone() };
+        Ok(Arc::new(PostgresSink::new(name, &options)?))
+    });
+    let mongo = each(SinkKind::Mongo, &sinks.mongo, |name, options| {
+        let options = mongo::Options { tls: options.tls.within(folder), ..options.clone() };
+        Ok(Arc::new(MongoSink::new(name, &options)?))
+    });
+    let http = each(SinkKind::Http, &sinks.http, |name, options| {
+        let options = http::Options { tls: options.tls.within(folder), ..options.clone() };
+        Ok(Arc::new(HttpSink::new(name, &options)?))
+    });
+    let redis = each(SinkKind::Redis, &sinks.redis, |name, options| {
+        let options = redis::Options { tls: options.tls.within(folder), ..options.clone() };
+        Ok(Arc::new(RedisSink::new(name, &options)?))
+    });
+    let filesystem = each(SinkKind::Filesystem, &sinks.filesystem, |name, options| {
+        let base_path = folder.join(&options.base_path);
+        Ok(Arc::new(FilesystemSink::new(name, &filesystem::Options { base_path, ..options.clone() })))
+    });
+    kafka.chain(postgres).chain(mongo).chain(http).chain(redis).chain(filesystem).collect()
 }
 
 /// The cluster that sinks and the dead letter queue write to when they name none.
@@ -107,20 +144,12 @@ fn inherited(loaded: &Loaded) -> Inherited {
     Inherited { brokers: kafka.brokers.joined(), properties: kafka.properties.clone() }
 }
 
-async fn sinks(loaded: &Loaded, plugins: &Plugins) -> Result<Sinks, Fault> {
-    let config = &loaded.config.sinks;
-    let mut sinks = Sinks::new();
-    for (name, options) in &config.kafka {
-        let sink = kafka_sink(options, loaded)?;
-        sinks.push((SinkKind::Kafka, name.clone(), Arc::new(sink)));
-    }
-    for (name, options) in &config.filesystem {
-        sinks.push((SinkKind::Filesystem, name.clone(), Arc::new(filesystem_sink(name, options, loaded))));
-    }
-    for (name, options) in &config.plugin {
+async fn sinks(loaded: &Loaded, plugins: &Plugins) -> Result<Vec<NamedSink>, Fault> {
+    let mut sinks = native_sinks(loaded).into_iter().map(|(_, _, sink)| sink).collect::<Result<Vec<_>, _>>()?;
+    for (name, Configured { options, delivery }) in &loaded.config.sinks.plugin {
         let artifact = plugins.load(&format!("sinks.plugin.{name}"), options, &loaded.folder).await?;
-        let sink = PluginSink::start(artifact, name, options).await?;
-        sinks.push((SinkKind::Plugin, name.clone(), Arc::new(sink)));
+        let sink = Arc::new(PluginSink::start(artifact, name, options).await?);
+        sinks.push(NamedSink { delivery: delivery.clone(), ..NamedSink::new(SinkKind::Plugin, name, sink) });
     }
     Ok(sinks)
 }
@@ -144,10 +173,8 @@ pub fn dlq_sink(loaded: &Loaded) -> Result<(String, KafkaSink), Fault> {
 }
 
 /// Connects everything at the same time; on a failure closes what did connect and reports all that did not (S123).
-async fn connect(sinks: &Sinks, dlq: &Arc<dyn DeadLetters>) -> Result<(), NotStarted> {
-    let connecting = sinks.iter().map(|(kind, name, sink)| async move {
-        sink.connect().await.map_err(|error| named(&format!("{kind}/{name}"), error))
-    });
+async fn connect(sinks: &[NamedSink], dlq: &Arc<dyn DeadLetters>) -> Result<(), NotStarted> {
+    let connecting = sinks.iter().map(|one| async move { reach(&one.to_string(), one.sink.as_ref()).await });
     let (connected, queue) = tokio::join!(join_all(connecting), dlq.connect());
     let mut faults: Vec<Fault> = connected.into_iter().filter_map(Result::err).collect();
     faults.extend(queue.err());
@@ -157,17 +184,28 @@ async fn connect(sinks: &Sinks, dlq: &Arc<dyn DeadLetters>) -> Result<(), NotSta
     Err(NotStarted { exit, faults })
 }
 
-async fn close(sinks: &Sinks, dlq: &Arc<dyn DeadLetters>) {
-    for (kind, name, sink) in sinks {
-        if let Err(fault) = sink.close().await {
-            tracing::warn!(sink = format!("{kind}/{name}"), %fault, "a sink did not close cleanly");
+async fn close(sinks: &[NamedSink], dlq: &Arc<dyn DeadLetters>) {
+    for named_sink in sinks {
+        if let Err(fault) = named_sink.sink.close().await {
+            tracing::warn!(sink = %named_sink, %fault, "a sink did not close cleanly");
         }
     }
     dlq.close().await;
 }
 
+/// Connects the sink, within [`REACH`] (S123, S124).
+///
+/// # Errors
+/// What kept it from connecting, with its name.
+pub async fn reach(name: &str, sink: &dyn Sink) -> Result<(), Fault> {
+    let connected = tokio::time::timeout(REACH, sink.connect()).await.unwrap_or_else(|_| {
+        Err(CallError::Timeout(Fault::destination(format!("`{name}` did not connect within {} s", REACH.as_secs()))))
+    });
+    connected.map_err(|error| named(name, error))
+}
+
 /// What kept a sink from connecting, with the sink's name in front where the fault does not say it.
-pub fn named(sink: &str, error: CallError) -> Fault {
+fn named(sink: &str, error: CallError) -> Fault {
     let mut fault = error.into_fault();
     let option = format!("{}.", sink.replace('/', "."));
     if !fault.message.contains(&format!("`{sink}`")) && !fault.message.contains(&option) {

@@ -6,18 +6,19 @@ use std::time::Duration;
 use futures_util::future::{BoxFuture, FutureExt, join_all};
 
 use super::Exit;
-use super::assemble::{dlq_sink, filesystem_sink, kafka_sink, named};
+use super::assemble::{dlq_sink, native_sinks, reach};
 use crate::collect::Collect;
 use crate::config::Loaded;
-use crate::model::{CallError, Fault};
+use crate::model::{Fault, SinkKind};
+use crate::pipeline::NamedSink;
 use crate::plugin::{self, PluginCollector, PluginSink, Plugins};
-use crate::sink::{self, Sink};
+use crate::sink::Sink;
 use crate::source;
 
 /// Longest that the source's brokers may take to answer before they count as not to be reached.
 const PROBE: Duration = Duration::from_secs(10);
-/// The same for a sink's destination, which may have a shorter limit of its own with more to say.
-const REACH: Duration = Duration::from_secs(15);
+/// How long a sink may take to close again.
+const CLOSE: Duration = Duration::from_secs(10);
 
 /// One part of the pipeline and what is to be said of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,12 +83,11 @@ pub async fn check(loaded: &Loaded, connect: bool) -> Report {
     if let Some(plugins) = &plugins {
         parts.extend(config.collect.iter().map(|options| collect(plugins, options, loaded).boxed()));
     }
-    parts.extend(config.sinks.kafka.iter().map(|(name, options)| kafka_line(name, options, loaded, connect).boxed()));
-    let filesystem = config.sinks.filesystem.iter();
-    parts.extend(filesystem.map(|(name, options)| filesystem_line(name, options, loaded, connect).boxed()));
+    let native = native_sinks(loaded).into_iter();
+    parts.extend(native.map(|(kind, name, sink)| native_line(kind, name, sink, loaded, connect).boxed()));
     if let Some(plugins) = &plugins {
         let sinks = config.sinks.plugin.iter();
-        parts.extend(sinks.map(|(name, options)| plugin_line(plugins, name, options, loaded, connect).boxed()));
+        parts.extend(sinks.map(|(name, sink)| plugin_line(plugins, name, &sink.options, loaded, connect).boxed()));
     }
     if connect {
         parts.push(dlq_line(loaded).boxed());
@@ -140,29 +140,33 @@ async fn plugin_line(plugins: &Plugins, name: &str, options: &plugin::Options, l
         let artifact = plugins.load(&format!("sinks.plugin.{name}"), options, &loaded.folder).await?;
         line.detail = detail(artifact.summary());
         let sink = PluginSink::start(artifact, name, options).await?;
-        if connect { reach(&line.name, &sink).await } else { Ok(()) }
+        if connect { reach_and_close(&line.name, &sink).await } else { Ok(()) }
     };
     line.fault = sound.await.err();
     line
 }
 
-async fn kafka_line(name: &str, options: &sink::kafka::Options, loaded: &Loaded, connect: bool) -> Line {
-    let mut line =
-        Line { detail: vec![format!("topic {}", options.topic)], ..Line::new("sink", format!("kafka/{name}")) };
-    line.fault = match kafka_sink(options, loaded) {
-        Ok(sink) if connect => reach(&line.name, &sink).await.err(),
+async fn native_line(
+    kind: SinkKind,
+    name: String,
+    sink: Result<NamedSink, Fault>,
+    loaded: &Loaded,
+    connect: bool,
+) -> Line {
+    let sinks = &loaded.config.sinks;
+    let mut line = Line::new("sink", format!("{kind}/{name}"));
+    // What is no secret and tells sinks of a kind apart.
+    line.detail.extend(match kind {
+        SinkKind::Kafka => sinks.kafka.get(&name).map(|sink| format!("topic {}", sink.options.topic)),
+        SinkKind::Mongo => sinks.mongo.get(&name).map(|sink| format!("database {}", sink.options.database)),
+        SinkKind::Filesystem => sinks.filesystem.get(&name).map(|sink| sink.options.base_path.display().to_string()),
+        SinkKind::Postgres | SinkKind::Http | SinkKind::Redis | SinkKind::Plugin => None,
+    });
+    line.fault = match sink {
+        Ok(named) if connect => reach_and_close(&line.name, named.sink.as_ref()).await.err(),
         Ok(_) => None,
         Err(fault) => Some(fault),
     };
-    line
-}
-
-async fn filesystem_line(name: &str, options: &sink::filesystem::Options, loaded: &Loaded, connect: bool) -> Line {
-    let mut line = Line::new("sink", format!("filesystem/{name}"));
-    line.detail.push(options.base_path.display().to_string());
-    if connect {
-        line.fault = reach(&line.name, &filesystem_sink(name, options, loaded)).await.err();
-    }
     line
 }
 
@@ -172,22 +176,20 @@ async fn dlq_line(loaded: &Loaded) -> Line {
     line.fault = match dlq_sink(loaded) {
         Ok((topic, sink)) => {
             line.name = topic;
-            reach("dlq", &sink.only_asking()).await.err()
+            reach_and_close("dlq", &sink.only_asking()).await.err()
         }
         Err(fault) => Some(fault),
     };
     line
 }
 
-/// Connects the sink and closes it again, within [`REACH`].
-async fn reach(name: &str, sink: &impl Sink) -> Result<(), Fault> {
-    let connected = tokio::time::timeout(REACH, sink.connect()).await.unwrap_or_else(|_| {
-        Err(CallError::Timeout(Fault::destination(format!("`{name}` did not connect within {} s", REACH.as_secs()))))
-    });
-    if let Err(error) = tokio::time::timeout(REACH, sink.close()).await.unwrap_or(Ok(())) {
+/// Connects the sink and closes it again.
+async fn reach_and_close(name: &str, sink: &dyn Sink) -> Result<(), Fault> {
+    let reached = reach(name, sink).await;
+    if let Err(error) = tokio::time::timeout(CLOSE, sink.close()).await.unwrap_or(Ok(())) {
         tracing::warn!("`{name}` did not close: {error}");
     }
-    connected.map_err(|error| named(name, error))
+    reached
 }
 
 /// The contract without its patch level, and the component's size.

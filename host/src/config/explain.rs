@@ -4,6 +4,7 @@ use super::decode::{Error, Kind, nearest};
 use super::schema::description;
 use super::tree::Located;
 use crate::model::{Fault, SinkKind};
+use crate::pipeline::options::DeliveryOptions;
 
 /// Says what is wrong with a value and what would be right.
 pub fn explain(error: &Error, file: &str) -> Fault {
@@ -41,9 +42,12 @@ fn unknown(path: &[String], key: &str, known: &[&str], at: &Located<'_>) -> Faul
             .hint(format!("this version has {}", listed(known, "and")));
     }
     let written = path.last().map_or("", String::as_str);
+    let of_a_sink = matches!(path, [sinks, _, _, _] if sinks == "sinks");
+    let common = if of_a_sink { DeliveryOptions::KEYS } else { &[] };
+    let known: Vec<&str> = known.iter().chain(common).copied().collect();
     let hint = match nearest(written, known.iter().copied()) {
         Some(name) => format!("did you mean `{name}`?"),
-        None => format!("there are {}", listed(known, "and")),
+        None => format!("there are {}", listed(&known, "and")),
     };
     Fault::config(format!("`{key}` is not an option ({at})")).hint(hint)
 }

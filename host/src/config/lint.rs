@@ -17,14 +17,18 @@
 //! | C013 | a sink's name that cannot be one |
 //! | C014 | something that is no SHA-256 |
 //! | C015 | an empty path |
+//! | C016 | tombstones that a sink cannot delete |
+//! | C017 | a sink's topics that are not read, or a topic that no sink takes |
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Config;
 use super::explain::listed;
 use super::tree::{Located, Node};
+use super::{Config, Configured};
 use crate::model::Fault;
 use crate::plugin;
+
+mod sinks;
 
 /// Most sinks that one pipeline serves: the ledger marks them in one machine word.
 pub const MAX_SINKS: usize = 63;
@@ -32,8 +36,6 @@ pub const MAX_SINKS: usize = 63;
 const MAX_SECONDS: f64 = 31_536_000.0;
 /// Longest topic name that Kafka takes.
 const MAX_TOPIC_BYTES: usize = 249;
-/// Longest sink name.
-const MAX_NAME_BYTES: usize = 64;
 /// librdkafka's `max.poll.interval.ms` when the properties have none (S122).
 const DEFAULT_MAX_POLL_MS: f64 = 300_000.0;
 /// The part of `max.poll.interval.ms` that giving a partition back may take (S46).
@@ -69,6 +71,8 @@ const SINK_PROPERTIES: [(&str, &str); 6] = [
 pub fn lint(config: &Config, root: &Node, file: &str) -> Vec<Fault> {
     let mut lint = Lint { config, root, file, faults: Vec::new() };
     lint.sinks();
+    lint.tombstones();
+    lint.taken_topics();
     lint.source();
     lint.topics();
     lint.loops();
@@ -92,46 +96,6 @@ impl Lint<'_> {
         let at = Located { file: self.file, place };
         let fault = Fault::config(format!("{message} ({at}) [{code}]"));
         self.faults.push(if hint.is_empty() { fault } else { fault.hint(hint) });
-    }
-
-    fn sinks(&mut self) {
-        let count = self.config.sinks.names().count();
-        if count == 0 {
-            self.find(
-                "C001",
-                &["sinks"],
-                "there is no sink, so nothing would be delivered",
-                "add one, for example `sinks: { filesystem: { log: { base_path: /var/lib/tidegate } } }`",
-            );
-        }
-        if count > MAX_SINKS {
-            self.find(
-                "C010",
-                &["sinks"],
-                &format!("{count} sinks are more than the {MAX_SINKS} that one process serves"),
-                "",
-            );
-        }
-        for (kind, name) in self.config.sinks.names() {
-            let sound = !name.is_empty()
-                && name.len() <= MAX_NAME_BYTES
-                && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'));
-            if !sound {
-                let hint = format!("a name is 1 to {MAX_NAME_BYTES} letters, digits, `_`, `-` and `.`");
-                self.find(
-                    "C013",
-                    &["sinks", kind.name(), name],
-                    &format!("`sinks.{kind}.{name}` cannot be a sink's name"),
-                    &hint,
-                );
-            }
-        }
-        for (name, options) in &self.config.sinks.filesystem {
-            if options.base_path.as_os_str().is_empty() {
-                let key = ["sinks", "filesystem", name, "base_path"];
-                self.find("C015", &key, &format!("`{}` is empty", key.join(".")), "name the directory to write under");
-            }
-        }
     }
 
     fn source(&mut self) {
@@ -174,8 +138,8 @@ impl Lint<'_> {
                 );
             }
         }
-        for (name, options) in &self.config.sinks.kafka {
-            self.topic(&["sinks", "kafka", name, "topic"], &options.topic);
+        for (name, sink) in &self.config.sinks.kafka {
+            self.topic(&["sinks", "kafka", name, "topic"], &sink.options.topic);
         }
         if !self.config.dlq.topic.is_empty() {
             self.topic(&["dlq", "topic"], &self.config.dlq.topic);
@@ -215,7 +179,7 @@ impl Lint<'_> {
                 );
             }
         }
-        for (name, options) in &self.config.sinks.kafka {
+        for (name, Configured { options, .. }) in &self.config.sinks.kafka {
             if sources.contains(&options.topic) && self.same_cluster(&options.brokers) {
                 let message = format!(
                     "`sinks.kafka.{name}` writes to `{}`, which is a source topic: its records would come round again",
@@ -248,6 +212,7 @@ impl Lint<'_> {
         self.positive(&["checkpoint", "max_records"], checkpoint.max_records);
         self.positive(&["window", "max_records"], window.max_records as u64);
         self.positive(&["window", "max_bytes"], window.max_bytes as u64);
+        self.sink_numbers();
         if self.seconds(&["kafka", "revoke_budget_seconds"], kafka.revoke_budget_seconds, false) {
             self.revoke_budget();
         }
@@ -304,7 +269,7 @@ impl Lint<'_> {
 
     fn properties(&mut self) {
         self.owned(&["kafka", "properties"], &self.config.kafka.properties, &SOURCE_PROPERTIES);
-        for (name, options) in &self.config.sinks.kafka {
+        for (name, Configured { options, .. }) in &self.config.sinks.kafka {
             self.owned(&["sinks", "kafka", name, "properties"], &options.properties, &SINK_PROPERTIES);
         }
     }
@@ -324,7 +289,7 @@ impl Lint<'_> {
         if let Some(collect) = &self.config.collect {
             self.plugin(&["collect"], collect);
         }
-        for (name, options) in &self.config.sinks.plugin {
+        for (name, Configured { options, .. }) in &self.config.sinks.plugin {
             self.plugin(&["sinks", "plugin", name], options);
         }
     }

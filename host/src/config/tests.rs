@@ -69,8 +69,8 @@ dlq:
     assert_eq!(config.kafka.brokers.joined(), "localhost:9092,localhost:9093");
     assert_eq!(config.kafka.properties["session.timeout.ms"], "45000");
     assert_eq!(config.kafka.properties["enable.ssl.certificate.verification"], "false");
-    assert_eq!(config.sinks.plugin["csv"].options["nested"], serde_json::json!([1, { "a": null }]));
-    assert_eq!(config.sinks.plugin["csv"].grants.directories[0].access, plugin::Access::Write);
+    assert_eq!(config.sinks.plugin["csv"].options.options["nested"], serde_json::json!([1, { "a": null }]));
+    assert_eq!(config.sinks.plugin["csv"].options.grants.directories[0].access, plugin::Access::Write);
 }
 
 #[test]

@@ -86,8 +86,8 @@ pub struct Batch {
     pub header_values: Column,
     /// Where inside the sink a row goes (table, collection, path). Empty: nowhere in particular.
     pub targets: Column,
-    /// Seconds to live, 0 for none. Empty: no row has one.
-    pub ttls: Vec<u32>,
+    /// Seconds to live. Empty: no row has one.
+    pub ttls: Vec<Option<u32>>,
 }
 
 /// One row of a [`Batch`], borrowed.
@@ -199,7 +199,7 @@ impl Batch {
             } else {
                 self.targets.get(row).and_then(|target| std::str::from_utf8(target).ok())
             },
-            ttl: self.ttls.get(row).copied().filter(|ttl| *ttl > 0),
+            ttl: self.ttls.get(row).copied().flatten(),
         }
     }
 
@@ -245,8 +245,8 @@ impl Batch {
             self.targets.push(if other.targets.is_empty() { None } else { other.targets.get(row) });
         }
         if !other.ttls.is_empty() || !self.ttls.is_empty() {
-            self.ttls.resize(before, 0);
-            self.ttls.push(other.ttls.get(row).copied().unwrap_or(0));
+            self.ttls.resize(before, None);
+            self.ttls.push(other.ttls.get(row).copied().flatten());
         }
     }
 }
@@ -269,7 +269,7 @@ mod tests {
         second.push(4, 13, None, Some(b"b"));
         second.ordinals.push(2);
         second.targets.push(Some(b"file"));
-        second.ttls.push(5);
+        second.ttls.push(Some(5));
 
         let mut joined = first.select(&[2, 1]);
         joined.push_row(&second, 0);

@@ -101,6 +101,8 @@ pub enum CallError {
     Backpressure(Duration),
     /// May succeed later.
     Retry(Fault),
+    /// The destination cannot be reached or has no room: nothing was written, and nothing is wrong with the rows.
+    Away(Fault),
     /// Refused for good, and which row is to blame is not known: the host asks again in halves until it is.
     Reject(Fault),
     /// No call can succeed; commit what is settled and stop.
@@ -119,6 +121,7 @@ impl CallError {
         match self {
             Self::Backpressure(_) => None,
             Self::Retry(fault)
+            | Self::Away(fault)
             | Self::Reject(fault)
             | Self::Fatal(fault)
             | Self::Trap(fault)
@@ -132,6 +135,7 @@ impl CallError {
         match self {
             Self::Backpressure(wait) => Fault::destination(format!("takes nothing for {} ms", wait.as_millis())),
             Self::Retry(fault)
+            | Self::Away(fault)
             | Self::Reject(fault)
             | Self::Fatal(fault)
             | Self::Trap(fault)

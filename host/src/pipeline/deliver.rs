@@ -1,18 +1,16 @@
-//! Attempts, back-off and actions: what becomes of every payload that was given to a sink. Knows `dyn Sink` only.
+//! Attempts and back-off: every payload that is given to a sink stays here until it is settled. Knows `dyn Sink` only.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::dlq::{Letter, payload_json};
 use super::rows::{Added, Rows};
 use super::shared::{Shared, SinkSlot, Stop, seconds};
 use crate::checkpoint::order::again;
 use crate::checkpoint::window::Halving;
 use crate::checkpoint::{Abort, Millis};
 use crate::clock::Clock;
-use crate::collect::DeliveryError;
-use crate::model::{Action, Answer, Batch, CallError, Failure, FailureKind, Fault, SinkKind};
+use crate::model::{Answer, Batch, CallError, Failure, Fault, SinkKind};
 
 /// How rows are given to a sink.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,14 +21,6 @@ pub enum Way {
     Add,
     /// `add` and `flush`: what an earlier flush refused, once more.
     AddAndFlush,
-}
-
-/// A sink's failures sorted by what becomes of them.
-#[derive(Default)]
-struct Verdicts {
-    retry: Vec<usize>,
-    given_up: Vec<usize>,
-    held: bool,
 }
 
 impl<C: Clock> Shared<C> {
@@ -66,7 +56,7 @@ impl<C: Clock> Shared<C> {
         added: &mut Vec<Added>,
     ) -> Result<(), Stop> {
         let slot = &self.sinks[rows.group.sink];
-        let mut attempt = 0u32;
+        let (mut attempt, mut waits) = (0u32, 0u32);
         loop {
             attempt += 1;
             let answer = match first.take() {
@@ -90,101 +80,20 @@ impl<C: Clock> Shared<C> {
                 return Ok(());
             }
             slot.counters.retried.add(next.rows.len() as u64);
-            if verdicts.held {
-                // S37: a wait that a destination asked for is no attempt.
+            if verdicts.held.is_some() || verdicts.away {
+                // S37, S41: neither a wait that a destination asked for nor one for its return is an attempt.
                 attempt -= 1;
+                waits += 1;
+                match verdicts.held {
+                    Some(wait) => self.hold(wait, waits > 1).await,
+                    None => self.back_off_abort(waits).await,
+                }
             } else {
+                waits = 0;
                 self.back_off(attempt).await;
             }
             rows = rows.select(&next.rows);
         }
-    }
-
-    /// Asks what to do about failed rows and does it, save for those to try again.
-    async fn judge(&self, slot: &SinkSlot, rows: &Rows, failures: &[Failure], attempt: u32) -> Result<Verdicts, Stop> {
-        let mut verdicts = Verdicts::default();
-        for kind in [FailureKind::Reject, FailureKind::Retry] {
-            let failed: Vec<&Failure> = failures.iter().filter(|failure| failure.kind == kind).collect();
-            let Some(first) = failed.first() else { continue };
-            let action = self.ask(slot, rows, &failed, kind, first, attempt).await;
-            match action {
-                Action::Retry if attempt <= self.settings.executor.max_retries => {
-                    verdicts.retry.extend(failed.iter().map(|failure| failure.index as usize));
-                }
-                Action::Skip => {
-                    slot.counters.skipped.add(failed.len() as u64);
-                    verdicts.given_up.extend(failed.iter().map(|failure| failure.index as usize));
-                }
-                Action::Abort => {
-                    let fault = Fault::destination(format!("`{}` failed and its hook chose to abort", slot.label()))
-                        .because(&first.reason);
-                    return Err(Stop::abort(fault));
-                }
-                Action::Backpressure(wait) => {
-                    self.hold(wait, true).await;
-                    verdicts.held = true;
-                    verdicts.retry.extend(failed.iter().map(|failure| failure.index as usize));
-                }
-                Action::Dlq | Action::Retry => {
-                    let letters = failed.iter().map(|failure| self.letter(slot, rows, failure, attempt)).collect();
-                    self.dead_letter(letters).await?;
-                    slot.counters.dead_lettered.add(failed.len() as u64);
-                    tracing::warn!(
-                        sink = slot.label(),
-                        rows = failed.len(),
-                        first = rows.group.batch.source.at(rows.group.batch.offsets[first.index as usize]),
-                        reason = first.reason,
-                        "dead-lettered"
-                    );
-                    verdicts.given_up.extend(failed.iter().map(|failure| failure.index as usize));
-                }
-            }
-        }
-        verdicts.retry.sort_unstable();
-        verdicts.given_up.sort_unstable();
-        Ok(verdicts)
-    }
-
-    async fn ask(
-        &self,
-        slot: &SinkSlot,
-        rows: &Rows,
-        failed: &[&Failure],
-        kind: FailureKind,
-        first: &Failure,
-        attempt: u32,
-    ) -> Action {
-        if !self.collector.has_delivery_hook() {
-            return Action::Dlq;
-        }
-        let batch = &rows.group.batch;
-        let error = DeliveryError {
-            kind: slot.kind,
-            name: slot.name.clone(),
-            source: batch.source.clone(),
-            offsets: failed.iter().map(|failure| batch.offsets[failure.index as usize]).collect(),
-            payloads: failed
-                .iter()
-                .map(|failure| payload_json(slot.kind, &slot.name, batch, failure.index as usize))
-                .collect(),
-            failure: kind,
-            error: first.reason.clone(),
-            attempt,
-        };
-        self.collector.delivery_error(&error).await
-    }
-
-    fn letter(&self, slot: &SinkSlot, rows: &Rows, failure: &Failure, attempt: u32) -> Letter {
-        let row = failure.index as usize;
-        let mut letter = Letter::of_record(&rows.window, rows.group.origin(row));
-        slot.kind.name().clone_into(&mut letter.sink_type);
-        slot.name.clone_into(&mut letter.sink_name);
-        letter.error.clone_from(&failure.reason);
-        letter.kind = failure.kind;
-        letter.attempt_count = attempt;
-        letter.failed_at = self.clock.unix_millis();
-        letter.payloads = vec![payload_json(slot.kind, &slot.name, &rows.group.batch, row)];
-        letter
     }
 
     /// Turns any answer into failed rows, or stops. An answer to the whole call is waited out, halved or spread over its
@@ -212,11 +121,15 @@ impl<C: Clock> Shared<C> {
                     // S63: a plugin that waits for its destination is never mistaken for a record that breaks it.
                     return Err(Stop::Abort(Abort::Destination, fault));
                 }
+                Err(CallError::Away(fault)) if way == Way::Deliver => {
+                    let reason = fault.to_string();
+                    return Ok((0..rows.len()).map(|row| Failure::away(index(row), reason.clone())).collect());
+                }
                 Err(CallError::Retry(fault) | CallError::Timeout(fault)) if way == Way::Deliver => {
                     let reason = fault.to_string();
                     return Ok((0..rows.len()).map(|row| Failure::retry(index(row), reason.clone())).collect());
                 }
-                Err(CallError::Retry(fault) | CallError::Timeout(fault)) => {
+                Err(CallError::Retry(fault) | CallError::Timeout(fault) | CallError::Away(fault)) => {
                     return Err(Stop::Abort(Abort::Destination, fault));
                 }
                 Err(CallError::Trap(fault)) if way != Way::Deliver => return Err(Stop::abort(fault)),
@@ -306,7 +219,7 @@ impl<C: Clock> Shared<C> {
         if slot.kind == SinkKind::Plugin {
             return call.await;
         }
-        let limit: Duration = seconds(self.settings.executor.delivery_timeout_seconds);
+        let limit: Duration = seconds(self.settings.executor.delivery_timeout_seconds).max(slot.description.patience);
         tokio::select! {
             biased;
             answer = call => answer,

@@ -81,10 +81,6 @@ impl Letter {
 
     /// Further facts, for the letter's headers (S92).
     pub fn headers(&self) -> Vec<(&'static str, Vec<u8>)> {
-        let kind = match self.kind {
-            FailureKind::Retry => "retry",
-            FailureKind::Reject => "reject",
-        };
         let mut headers = vec![
             ("tidegate-source-topic", self.source.topic.as_bytes().to_vec()),
             ("tidegate-source-partition", self.source.partition.to_string().into_bytes()),
@@ -92,7 +88,7 @@ impl Letter {
             ("tidegate-source-timestamp", self.timestamp.to_string().into_bytes()),
             ("tidegate-sink", format!("{}/{}", self.sink_type, self.sink_name).into_bytes()),
             ("tidegate-error", self.error.clone().into_bytes()),
-            ("tidegate-error-kind", kind.into()),
+            ("tidegate-error-kind", self.kind.name().into()),
             ("tidegate-attempts", self.attempt_count.to_string().into_bytes()),
             ("tidegate-failed-at", self.failed_at.to_string().into_bytes()),
             ("tidegate-replays", b"0".to_vec()),
@@ -120,7 +116,8 @@ pub trait DeadLetters: Send + Sync {
 }
 
 /// A payload as it stands in a dead letter: one JSON object with all routing fields, its data as the JSON that it is (S90).
-pub fn payload_json(kind: SinkKind, sink: &str, batch: &Batch, row: usize) -> String {
+/// A row that names no place of its own goes to `default`.
+pub fn payload_json(kind: SinkKind, sink: &str, default: Option<&str>, batch: &Batch, row: usize) -> String {
     let payload = batch.row(row);
     let mut fields = Map::new();
     fields.insert("sink".into(), sink.into());
@@ -131,7 +128,7 @@ pub fn payload_json(kind: SinkKind, sink: &str, batch: &Batch, row: usize) -> St
         SinkKind::Kafka | SinkKind::Http | SinkKind::Redis | SinkKind::Plugin => None,
     };
     if let Some(name) = target {
-        fields.insert(name.into(), payload.target.map_or(Value::Null, Value::from));
+        fields.insert(name.into(), payload.target.or(default).map_or(Value::Null, Value::from));
     }
     if matches!(kind, SinkKind::Kafka | SinkKind::Redis | SinkKind::Plugin) {
         insert_bytes(&mut fields, "key", "key_b64", payload.key);
@@ -220,13 +217,13 @@ mod tests {
     fn s90_a_payload_is_complete_and_bytes_are_base64() {
         let kafka = batch(Some(b"\xff\x00"), Some(b"{\"n\":1.0,\"big\":12345678901234567890123}"));
         assert_eq!(
-            payload_json(SinkKind::Kafka, "results", &kafka, 0),
+            payload_json(SinkKind::Kafka, "results", None, &kafka, 0),
             r#"{"sink":"results","key_b64":"/wA=","data":{"n":1.0,"big":12345678901234567890123}}"#
         );
         let mut file = batch(None, Some(b"not json"));
         file.targets.push(Some(b"a.jsonl"));
         assert_eq!(
-            payload_json(SinkKind::Filesystem, "log", &file, 0),
+            payload_json(SinkKind::Filesystem, "log", Some("b"), &file, 0),
             r#"{"sink":"log","path":"a.jsonl","data":{"text":"not json"}}"#
         );
     }

@@ -126,7 +126,7 @@ impl<C: Clock> Shared<C> {
                     self.hold(wait, held).await;
                     held = true;
                 }
-                Err(CallError::Retry(fault)) => {
+                Err(CallError::Retry(fault) | CallError::Away(fault)) => {
                     attempt += 1;
                     if attempt > self.settings.executor.max_retries + 1 {
                         return Err(Stop::Abort(Abort::Destination, fault));
@@ -194,7 +194,7 @@ impl<C: Clock> Shared<C> {
                     self.hold(wait, held).await;
                     held = true;
                 }
-                Err(CallError::Retry(fault)) => {
+                Err(CallError::Retry(fault) | CallError::Away(fault)) => {
                     if attempt > self.settings.executor.max_retries {
                         break fault.to_string();
                     }
@@ -243,7 +243,12 @@ impl<C: Clock> Shared<C> {
                     }
                 }
                 Err(CallError::Fatal(fault)) => return Err(Stop::Fatal(fault)),
-                Err(CallError::Retry(fault) | CallError::Timeout(fault) | CallError::BufferLost(fault)) => {
+                Err(
+                    CallError::Retry(fault)
+                    | CallError::Away(fault)
+                    | CallError::Timeout(fault)
+                    | CallError::BufferLost(fault),
+                ) => {
                     return Err(Stop::Abort(Abort::Destination, fault));
                 }
             }

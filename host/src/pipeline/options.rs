@@ -68,6 +68,42 @@ impl Default for ExecutorOptions {
     }
 }
 
+/// What every sink can be told beside its own options.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct DeliveryOptions {
+    /// What happens to payloads that the sink does not take, where no collector's hook decides. Left out, they go to the
+    /// dead letter queue, and a destination that is away is waited for (S79, S41).
+    pub on_error: Option<OnError>,
+    /// The source topics whose records go to this sink; left out, all do. Without a collector only, which decides by itself.
+    pub topics: Vec<String>,
+}
+
+impl DeliveryOptions {
+    /// The names of these options.
+    pub const KEYS: &'static [&'static str] = &["on_error", "topics"];
+
+    /// Whether records of this topic go to the sink.
+    pub fn takes(&self, topic: &str) -> bool {
+        self.topics.is_empty() || self.topics.iter().any(|one| one == topic)
+    }
+}
+
+/// What happens to payloads that a sink does not take (S79–S82).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnError {
+    /// They go to the dead letter queue, also those that only met a destination that is away.
+    Dlq,
+    /// What may succeed later is tried again up to `executor.max_retries` times and then dead-lettered; the rest is
+    /// dead-lettered at once.
+    Retry,
+    /// They are given up, counted. Loses data.
+    Skip,
+    /// The partition goes back to its last commit and starts over after a wait.
+    Abort,
+}
+
 /// What happens to a partition that fails again and again.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]

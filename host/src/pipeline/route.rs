@@ -154,7 +154,7 @@ fn columns(window: &Batch, sink: usize, payloads: Vec<(usize, Payload)>) -> Grou
             batch.targets.push(payload.target.as_deref().map(str::as_bytes));
         }
         if any_ttl {
-            batch.ttls.push(payload.ttl.unwrap_or(0));
+            batch.ttls.push(payload.ttl);
         }
         batch.ordinals.push(next_ordinal[row]);
         next_ordinal[row] += 1;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use backon::{BackoffBuilder, ExponentialBuilder};
 
 use super::dlq::{DeadLetters, Letter};
-use super::options::{AbortOptions, CheckpointOptions, ExecutorOptions, OnSendFailure, WindowOptions};
+use super::options::{AbortOptions, CheckpointOptions, DeliveryOptions, ExecutorOptions, OnSendFailure, WindowOptions};
 use super::route::Routes;
 use crate::checkpoint::{Abort, Limits};
 use crate::clock::Clock;
@@ -52,6 +52,8 @@ pub struct SinkSlot {
     pub sink: Arc<dyn Sink>,
     /// What it says of itself.
     pub description: Description,
+    /// What it was told beside its own options.
+    pub delivery: DeliveryOptions,
     /// What it did.
     pub counters: Arc<SinkCounters>,
 }

@@ -241,6 +241,7 @@ impl<R: Reader, C: Clock> Worker<R, C> {
         }
         let round = round.unwrap_or_else(|| Routed {
             groups: (0..self.shared.sinks.len())
+                .filter(|sink| self.shared.sinks[*sink].delivery.takes(&self.source.topic))
                 .map(|sink| Group { sink, batch: window.clone(), origin: None })
                 .collect(),
             ..Routed::default()

@@ -10,9 +10,10 @@
 //! | The path is empty, holds a NUL byte, or leads out of `base_path` | reject |
 //! | The path names a directory, a FIFO, a device or a socket; its parent is missing; permission denied | reject |
 //! | The name is too long, the links run in a circle | reject |
-//! | Disk full, quota, short write, I/O error, read-only file system, too many open files, anything else | retry |
+//! | Disk full, over the quota, read-only file system, `base_path` gone | away |
+//! | I/O error, too many open files, anything else | retry |
 //!
-//! Rows to retry have left nothing in their file: what a failed write left there is cut off again. The sink is not
+//! Rows to retry, now or when the destination is back, have left nothing in their file: what a failed write left there is cut off again. The sink is not
 //! idempotent: a crash between write and commit writes lines twice, and rows written again behind a held-back row stand
 //! in the file twice (S76a).
 //!
@@ -22,6 +23,7 @@
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
+use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -31,7 +33,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::model::{Answer, Batch, CallError, Failure, FailureKind, Fault, Owner, TopicPartition};
-use crate::sink::{Description, Sink, Style};
+use crate::sink::{Description, OnTombstone, Sink};
 
 mod base;
 mod file;
@@ -65,6 +67,9 @@ pub struct Options {
     /// When written lines are forced to the disk (S119).
     #[serde(default)]
     pub fsync: Fsync,
+    /// What happens to a record whose value is null; lines have no keys, so `delete` is refused.
+    #[serde(default)]
+    pub on_tombstone: OnTombstone,
 }
 
 fn default_path() -> String {
@@ -96,6 +101,14 @@ impl Refusal {
 
     fn retry(reason: impl Into<String>) -> Self {
         Self { kind: FailureKind::Retry, reason: reason.into() }
+    }
+
+    /// What became of a write that left nothing behind. A disk without room says nothing about the rows.
+    fn of_write(path: &Path, error: &io::Error) -> Self {
+        use io::ErrorKind as Kind;
+        let full = matches!(error.kind(), Kind::StorageFull | Kind::QuotaExceeded | Kind::ReadOnlyFilesystem);
+        let kind = if full { FailureKind::Away } else { FailureKind::Retry };
+        Self { kind, reason: format!("could not write to `{}`: {error}", path.display()) }
     }
 
     fn of(&self, rows: &[u32]) -> impl Iterator<Item = Failure> {
@@ -159,7 +172,11 @@ impl FilesystemSink {
 #[async_trait]
 impl Sink for FilesystemSink {
     fn description(&self) -> Description {
-        Description { style: Style::Direct, idempotent: false, max_rows: 0, max_bytes: CALL_BYTES }
+        Description { max_bytes: CALL_BYTES, ..Description::direct(false) }
+    }
+
+    fn target(&self, source: &TopicPartition) -> Option<String> {
+        Some(self.shared.default_path(source))
     }
 
     async fn connect(&self) -> Result<(), CallError> {
@@ -239,6 +256,12 @@ impl Shared {
         })
     }
 
+    /// The file of rows that name none.
+    fn default_path(&self, source: &TopicPartition) -> String {
+        let partition = source.partition.to_string();
+        self.options.path.replace("{topic}", &source.topic).replace("{partition}", &partition)
+    }
+
     fn lock_base(&self) -> MutexGuard<'_, Option<Arc<Base>>> {
         file::lock(&self.base)
     }
@@ -255,7 +278,7 @@ impl Shared {
             return Ok(base);
         }
         let base = Arc::new(self.open_base().map_err(|error| match error {
-            CallError::Fatal(fault) => CallError::Retry(Fault { owner: Owner::Destination, ..fault }),
+            CallError::Fatal(fault) => CallError::Away(Fault { owner: Owner::Destination, ..fault }),
             other => other,
         })?);
         *self.lock_base() = Some(Arc::clone(&base));
@@ -273,17 +296,13 @@ impl Shared {
     fn deliver(&self, batch: &Batch) -> Answer {
         let base = self.base()?;
         self.unsynced.comes_again(&batch.source, batch.offsets.first().copied());
-        let default = self
-            .options
-            .path
-            .replace("{topic}", &batch.source.topic)
-            .replace("{partition}", &batch.source.partition.to_string());
+        let default = self.default_path(&batch.source);
         let mut failures = Vec::new();
         // Every path is checked, and every file opened, before the first byte is written (S119).
         let groups = self.resolve(&base, by_path(batch, Path::new(&default)), &mut failures);
         let mut block = Vec::new();
         for group in groups {
-            let rows = lines::fill(&mut block, batch, &group.rows, &mut failures);
+            let rows = lines::fill(&mut block, batch, &group.rows, self.options.on_tombstone, &mut failures);
             if rows.is_empty() {
                 continue;
             }
@@ -303,8 +322,7 @@ impl Shared {
             Some(file) => Arc::clone(file),
             None => self.open.get(base, group.path)?,
         };
-        file.append(block)
-            .map_err(|error| Refusal::retry(format!("could not write to `{}`: {error}", group.path.display())))?;
+        file.append(block).map_err(|error| Refusal::of_write(group.path, &error))?;
         if self.options.fsync == Fsync::Flush {
             self.unsynced.owe(batch, &file);
         }

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Description, Sink, Style};
+use super::{Description, Sink};
 use crate::model::{Answer, Batch, CallError, Fault};
 
 mod config;
@@ -127,7 +127,7 @@ impl KafkaSink {
 impl Sink for KafkaSink {
     fn description(&self) -> Description {
         // Not idempotent: producing again appends again, whatever the producer itself does about its own repetitions.
-        Description { style: Style::Direct, idempotent: false, max_rows: 0, max_bytes: 0 }
+        Description::direct(false)
     }
 
     async fn connect(&self) -> Result<(), CallError> {

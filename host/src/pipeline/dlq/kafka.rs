@@ -55,7 +55,9 @@ impl KafkaDlq {
     fn refused(&self, failure: &Failure) -> Fault {
         let message = format!("a dead letter could not be written to `{}`", self.topic);
         match failure.kind {
-            FailureKind::Retry => Fault::destination(message).because(&failure.reason),
+            FailureKind::Retry | FailureKind::Away | FailureKind::Hold(_) => {
+                Fault::destination(message).because(&failure.reason)
+            }
             FailureKind::Reject => Fault::config(message)
                 .because(&failure.reason)
                 .hint(format!("correct the configuration of topic `{}`", self.topic)),

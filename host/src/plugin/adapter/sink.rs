@@ -21,19 +21,10 @@ use crate::sink::{Description, Sink, Style};
 /// Most bytes of what `close` complains of.
 const COMPLAINT_BYTES: usize = 600;
 
-/// What a sink's `setup` says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Described {
-    style: Style,
-    idempotent: bool,
-    max_rows: usize,
-    max_bytes: usize,
-}
-
 struct SinkGuest(sink::Guest);
 
 impl Guest for SinkGuest {
-    type Described = Described;
+    type Described = Description;
     const ROLE: Role = Role::Sink;
     const PREPARE: &'static str = "connect";
 
@@ -46,9 +37,9 @@ impl Guest for SinkGuest {
         &self,
         store: &mut Store<State>,
         context: &types::Context,
-    ) -> wasmtime::Result<Result<Described, String>> {
+    ) -> wasmtime::Result<Result<Description, String>> {
         let answered = self.0.call_setup(store, context).await?;
-        Ok(answered.map(|said| Described {
+        Ok(answered.map(|said| Description {
             style: match said.style {
                 sink::Style::Buffering => Style::Buffering,
                 sink::Style::Direct => Style::Direct,
@@ -56,6 +47,8 @@ impl Guest for SinkGuest {
             idempotent: said.idempotent,
             max_rows: usize::try_from(said.max_rows).unwrap_or(usize::MAX),
             max_bytes: usize::try_from(said.max_bytes).unwrap_or(usize::MAX),
+            // A plugin's calls have a deadline of their own.
+            patience: Duration::ZERO,
         }))
     }
 
@@ -97,8 +90,7 @@ impl PluginSink {
 #[async_trait]
 impl Sink for PluginSink {
     fn description(&self) -> Description {
-        let Described { style, idempotent, max_rows, max_bytes } = self.slots.described;
-        Description { style, idempotent, max_rows, max_bytes }
+        self.slots.described
     }
 
     async fn connect(&self) -> Result<(), CallError> {

@@ -12,6 +12,7 @@ use cap_std::ambient_authority;
 use cap_std::fs::{Dir, FileType, FileTypeExt as _, Metadata, MetadataExt as _, OpenOptions};
 
 use super::Refusal;
+use crate::model::FailureKind;
 
 /// Which file it is, whatever its names are: device and inode.
 pub(super) type Identity = (u64, u64);
@@ -136,7 +137,9 @@ impl Base {
             return Refusal::reject(format!("`{shown}` is outside of `base_path`"));
         }
         match error.kind() {
-            Kind::NotFound if !self.exists() => Refusal::retry("`base_path` has been deleted"),
+            Kind::NotFound if !self.exists() => {
+                Refusal { kind: FailureKind::Away, reason: "`base_path` has been deleted".into() }
+            }
             Kind::NotFound => {
                 match inside.parent().filter(|parent| self.dir.metadata(Path::new(".").join(parent)).is_err()) {
                     Some(parent) => Refusal::reject(format!(

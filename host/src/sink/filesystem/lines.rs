@@ -1,38 +1,37 @@
 //! Values as JSON lines.
 
 use memchr::memchr2;
-use serde::de::IgnoredAny;
 
 use crate::model::{Batch, Failure};
+use crate::sink::OnTombstone;
+use crate::sink::json::{self, Row};
 
 /// Fills `block` with the lines of `rows`, behind one leading `\n` that ends somebody's half line when there is one.
 /// Returns the rows that have a line; the others are added to `failures`.
-pub(super) fn fill(block: &mut Vec<u8>, batch: &Batch, rows: &[u32], failures: &mut Vec<Failure>) -> Vec<u32> {
+pub(super) fn fill(
+    block: &mut Vec<u8>,
+    batch: &Batch,
+    rows: &[u32],
+    on_tombstone: OnTombstone,
+    failures: &mut Vec<Failure>,
+) -> Vec<u32> {
     let values = || rows.iter().map(|&row| batch.values.get(row as usize));
     block.clear();
     block.reserve(1 + values().map(|value| value.map_or(0, <[u8]>::len) + 1).sum::<usize>());
     block.push(b'\n');
     let mut filled = Vec::with_capacity(rows.len());
     for (&row, value) in rows.iter().zip(values()) {
-        match check(value) {
-            Ok(value) => {
-                push(block, value);
+        match json::row(value, on_tombstone) {
+            Ok(Row::Write(document)) => {
+                push(block, document.as_bytes());
                 filled.push(row);
             }
+            // Lines have no keys to delete by, which the options were checked for.
+            Ok(Row::Skip | Row::Delete) => {}
             Err(reason) => failures.push(Failure::reject(row, reason)),
         }
     }
     filled
-}
-
-/// The value, when it is exactly one JSON document in UTF-8.
-fn check(value: Option<&[u8]>) -> Result<&[u8], String> {
-    let value = value.ok_or("the value is null, and a line needs a JSON document")?;
-    // As text first: serde_json passes over the inside of strings that nobody asks for without looking at its encoding.
-    let text = str::from_utf8(value)
-        .map_err(|error| format!("the value is not UTF-8 from byte {} on", error.valid_up_to()))?;
-    serde_json::from_str::<IgnoredAny>(text).map_err(|error| format!("the value is not valid JSON: {error}"))?;
-    Ok(value)
 }
 
 /// Appends one valid JSON document as one line.

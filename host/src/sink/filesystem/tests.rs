@@ -29,7 +29,12 @@ impl Place {
         for folder in ["base/sub", "secret"] {
             fs::create_dir_all(root.path().join(folder)).unwrap();
         }
-        let mut options = Options { base_path: root.path().join("base"), path: default_path(), fsync: Fsync::Flush };
+        let mut options = Options {
+            base_path: root.path().join("base"),
+            path: default_path(),
+            fsync: Fsync::Flush,
+            on_tombstone: OnTombstone::Reject,
+        };
         change(&mut options);
         let sink = FilesystemSink::new("log", &options);
         sink.connect().await.unwrap();
@@ -125,7 +130,7 @@ async fn s76_a_row_that_is_no_json_is_rejected_alone() {
         (1..18).step_by(2).collect::<Vec<_>>()
     );
     assert!(failures.iter().all(|failure| failure.kind == FailureKind::Reject));
-    assert_eq!(failures[0].reason, "the value is null, and a line needs a JSON document");
+    assert_eq!(failures[0].reason, "the value is null where a JSON document is needed");
     assert_eq!(failures[2].reason, "the value is not valid JSON: expected value at line 1 column 1");
     assert_eq!(failures[6].reason, "the value is not UTF-8 from byte 1 on");
     assert_eq!(place.read("orders-0.jsonl"), format!("1\n{}", "2\n".repeat(9)));
@@ -327,7 +332,12 @@ async fn s119_sync_settles_what_was_written() {
 #[tokio::test]
 async fn s78_an_unconnected_sink_answers_with_an_error() {
     let root = tempfile::tempdir().unwrap();
-    let options = Options { base_path: root.path().into(), path: default_path(), fsync: Fsync::Flush };
+    let options = Options {
+        base_path: root.path().into(),
+        path: default_path(),
+        fsync: Fsync::Flush,
+        on_tombstone: OnTombstone::Reject,
+    };
     let sink = FilesystemSink::new("log", &options);
     assert!(matches!(sink.deliver(&Arc::new(batch(&["1"]))).await, Err(CallError::Fatal(_))));
     assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
@@ -345,7 +355,12 @@ async fn s117_connect_names_the_key() {
         ("", "{date}.jsonl", "`sinks.filesystem.log.path` holds an unknown placeholder: `{date}.jsonl`"),
     ];
     for (folder, path, expected) in cases {
-        let options = Options { base_path: root.path().join(folder), path: path.into(), fsync: Fsync::Flush };
+        let options = Options {
+            base_path: root.path().join(folder),
+            path: path.into(),
+            fsync: Fsync::Flush,
+            on_tombstone: OnTombstone::Reject,
+        };
         let Err(CallError::Fatal(fault)) = FilesystemSink::new("log", &options).connect().await else {
             panic!("`{folder}` `{path}` must not connect");
         };
@@ -353,7 +368,12 @@ async fn s117_connect_names_the_key() {
         assert!(fault.message.starts_with(expected), "{fault}");
         assert!(fault.hint.is_some());
     }
-    let empty = Options { base_path: PathBuf::new(), path: default_path(), fsync: Fsync::Flush };
+    let empty = Options {
+        base_path: PathBuf::new(),
+        path: default_path(),
+        fsync: Fsync::Flush,
+        on_tombstone: OnTombstone::Reject,
+    };
     let Err(CallError::Fatal(fault)) = FilesystemSink::new("log", &empty).connect().await else { panic!("empty") };
     assert_eq!(fault.message, "`sinks.filesystem.log.base_path` is empty");
 }
@@ -361,7 +381,12 @@ async fn s117_connect_names_the_key() {
 /// S124: a directory in which nothing can be created is noticed at connect. `/proc` refuses root too.
 #[tokio::test]
 async fn s124_a_read_only_base_is_refused_at_connect() {
-    let options = Options { base_path: "/proc/self".into(), path: default_path(), fsync: Fsync::Flush };
+    let options = Options {
+        base_path: "/proc/self".into(),
+        path: default_path(),
+        fsync: Fsync::Flush,
+        on_tombstone: OnTombstone::Reject,
+    };
     let Err(CallError::Fatal(fault)) = FilesystemSink::new("log", &options).connect().await else {
         panic!("connected")
     };

@@ -17,7 +17,7 @@ struct Shelf {
 #[async_trait]
 impl Sink for Shelf {
     fn description(&self) -> Description {
-        Description { style: Style::Direct, idempotent: false, max_rows: 0, max_bytes: 0 }
+        Description::direct(false)
     }
 
     async fn connect(&self) -> Result<(), CallError> {

@@ -207,7 +207,7 @@ proptest! {
     fn compacting_is_what_a_serialiser_does(value in json()) {
         let pretty = format!("{}\n", serde_json::to_string_pretty(&value).unwrap());
         let (mut block, mut failures) = (Vec::new(), Vec::new());
-        lines::fill(&mut block, &batch(&[&pretty]), &[0], &mut failures);
+        lines::fill(&mut block, &batch(&[&pretty]), &[0], OnTombstone::Reject, &mut failures);
         prop_assert_eq!(failures, []);
         prop_assert_eq!(String::from_utf8(block).unwrap(), format!("\n{value}\n"));
     }

@@ -143,7 +143,8 @@ async fn s118_what_is_no_file_is_refused() {
 async fn s118_the_root_works_as_a_base() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().canonicalize().unwrap().join("f");
-    let options = Options { base_path: "/".into(), path: default_path(), fsync: Fsync::Flush };
+    let options =
+        Options { base_path: "/".into(), path: default_path(), fsync: Fsync::Flush, on_tombstone: OnTombstone::Reject };
     let sink = FilesystemSink::new("log", &options);
     if sink.connect().await.is_err() {
         return; // Only root may create files there.
