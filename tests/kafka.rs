@@ -9,5 +9,7 @@ mod help;
 mod sink;
 #[path = "kafka/source.rs"]
 mod source;
-#[path = "support/broker.rs"]
-mod support_broker;
+mod support {
+    pub mod broker;
+    pub mod child;
+}
