@@ -77,7 +77,7 @@ fi
 stamp=$target/services/mongo/files.sum
 sum=$(cat tests/services/mongo/* | cksum)
 if [ "$(cat "$stamp" 2>/dev/null)" != "$sum" ]; then
-  say "fetching the Mongo server that the tests run (7 MB)"
+  say "fetching the Mongo server that the tests run (6 MB)"
   rm -f "$stamp"
   fetch mongo
   rm -rf "$target/services/mongo/classes"

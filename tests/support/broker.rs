@@ -53,9 +53,7 @@ impl Broker {
         let client: BaseConsumer =
             ClientConfig::new().set("bootstrap.servers", self.bootstrap()).set("log_level", "0").create().unwrap();
         let wait = Duration::from_millis(500);
-        self.server.start(&java, || {
-            client.fetch_metadata(None, wait).is_ok_and(|found| !found.brokers().is_empty())
-        });
+        self.server.start(&java, || client.fetch_metadata(None, wait).is_ok_and(|found| !found.brokers().is_empty()));
     }
 
     /// Ends the broker as a crash would.
