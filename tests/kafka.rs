@@ -9,6 +9,7 @@ mod help;
 mod sink;
 #[path = "kafka/source.rs"]
 mod source;
+#[path = "support"]
 mod support {
     pub mod broker;
     pub mod child;

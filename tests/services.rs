@@ -5,6 +5,7 @@ mod services {
     mod help;
     mod servers;
 }
+#[path = "support"]
 mod support {
     pub mod certificates;
     pub mod child;

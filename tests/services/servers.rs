@@ -75,7 +75,11 @@ async fn mongo_answers_survives_a_kill_and_goes_with_its_owner() {
     for round in 1..=3_u64 {
         kept.insert_many((0..100).map(|number| doc! { "round": round as i64, "number": number })).await.unwrap();
         // At once: what was acknowledged must be there.
-        if round < 3 { mongo.kill() } else { mongo.stop() }
+        if round < 3 {
+            mongo.kill()
+        } else {
+            mongo.stop()
+        }
         assert!(!listens(mongo.port()));
         mongo.restart();
         let again = mongodb::Client::with_uri_str(mongo.uri()).await.unwrap();

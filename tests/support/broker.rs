@@ -1,4 +1,5 @@
 //! A real Apache Kafka broker as a child of the test process, gone with it whatever happens.
+#![allow(dead_code, reason = "not every test binary uses all of it")]
 
 use std::fs;
 use std::path::Path;

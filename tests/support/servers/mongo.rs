@@ -28,10 +28,16 @@ impl Mongo {
         let files = target_dir().join("services/mongo");
         assert!(files.join("classes").is_dir(), "the Mongo server's files are not in {}: {REMEDY}", files.display());
         let mut java = Command::new("java");
-        java.args(["-Xmx256m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Djava.net.preferIPv4Stack=true", "-cp"])
-            .arg(format!("{}/classes:{0}/libs/*", files.display()))
-            .args(["MongoMain", &self.port.to_string()])
-            .arg(self.server.dir().join("data.h2"));
+        java.args([
+            "-Xmx256m",
+            "-XX:TieredStopAtLevel=1",
+            "-XX:+UseSerialGC",
+            "-Djava.net.preferIPv4Stack=true",
+            "-cp",
+        ])
+        .arg(format!("{}/classes:{0}/libs/*", files.display()))
+        .args(["MongoMain", &self.port.to_string()])
+        .arg(self.server.dir().join("data.h2"));
         let port = self.port;
         self.server.start(&java, || listens(port));
     }

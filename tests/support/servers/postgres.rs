@@ -131,8 +131,7 @@ impl Postgres {
     /// # Panics
     /// With what `psql` says when a statement fails.
     pub fn psql(&self, database: &str, sql: &str) -> String {
-        let conninfo =
-            format!("host=127.0.0.1 port={} user=postgres dbname='{database}' sslmode=disable", self.port);
+        let conninfo = format!("host=127.0.0.1 port={} user=postgres dbname='{database}' sslmode=disable", self.port);
         let mut psql = Command::new(binary("psql"));
         psql.args(["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-d", &conninfo, "-c", sql]);
         output(&mut psql).trim_end_matches('\n').to_owned()

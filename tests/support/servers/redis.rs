@@ -43,9 +43,8 @@ impl Redis {
             .arg(certificates.authority())
             .args(["--databases", &DATABASES.to_string(), "--maxclients", "200", "--save", "", "--appendonly", "no"]);
         let port = self.port;
-        self.server.start(&command, || {
-            cli(port).arg("PING").output().is_ok_and(|output| output.stdout.starts_with(b"PONG"))
-        });
+        self.server
+            .start(&command, || cli(port).arg("PING").output().is_ok_and(|output| output.stdout.starts_with(b"PONG")));
     }
 
     /// Ends the server as a crash would.
