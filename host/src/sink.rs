@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::model::{Answer, Batch, CallError, Fault, TopicPartition};
 
@@ -63,7 +63,7 @@ impl Description {
 }
 
 /// What a sink that needs a document does with a record whose value is null, which Kafka calls a tombstone.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnTombstone {
     /// Refuses it: it goes to the dead letter queue.
