@@ -8,6 +8,7 @@
 #[path = "../tests/support"]
 mod support {
     pub mod broker;
+    pub mod certificates;
     pub mod child;
 }
 

@@ -162,8 +162,11 @@ fn resolved(schema: &Value, value: &Value) -> Value {
 /// One line per option; those of a mapping in it follow with its name in front.
 fn option_table(of: &Value, prefix: &str) -> String {
     let schema = tidegate::config::schema();
-    let mut table =
-        if prefix.is_empty() { "| Option | Default | What it says |\n|---|---|---|\n".to_owned() } else { String::new() };
+    let mut table = if prefix.is_empty() {
+        "| Option | Default | What it says |\n|---|---|---|\n".to_owned()
+    } else {
+        String::new()
+    };
     for (name, option) in of["properties"].as_object().unwrap() {
         let full = format!("{prefix}{name}");
         let inner = resolved(&schema, option);

@@ -1,10 +1,16 @@
 //! Source, sink and dead letters on a real broker.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "tests")]
 
+#[path = "kafka/complete.rs"]
+mod complete;
+#[path = "kafka/disk.rs"]
+mod disk;
 #[path = "kafka/end_to_end.rs"]
 mod end_to_end;
 #[path = "kafka/help.rs"]
 mod help;
+#[path = "kafka/secured.rs"]
+mod secured;
 #[path = "kafka/sink.rs"]
 mod sink;
 #[path = "kafka/source.rs"]
@@ -12,5 +18,7 @@ mod source;
 #[path = "support"]
 mod support {
     pub mod broker;
+    pub mod certificates;
     pub mod child;
+    pub mod servers;
 }

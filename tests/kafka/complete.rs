@@ -26,7 +26,8 @@ async fn s67_one_record_reaches_all_six_sinks() {
     let database = postgres.database("app");
     postgres.psql(&database, TABLE);
     let folder = tempfile::tempdir().unwrap();
-    let (source, results, group) = (topic("search-requests", 1).await, topic("search-results", 1).await, unique("complete"));
+    let (source, results, group) =
+        (topic("search-requests", 1).await, topic("search-results", 1).await, unique("complete"));
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let configuration = json!({
         "kafka": { "brokers": broker().bootstrap(), "source_topic": source, "group": group },
@@ -63,7 +64,8 @@ async fn s67_one_record_reaches_all_six_sinks() {
     let result: Value = serde_json::from_slice(records[2].2.value.as_deref().unwrap()).unwrap();
     assert_eq!((result["match_count"].as_i64(), result["matches"].as_array().unwrap().len()), (Some(60), 50));
 
-    let rows = postgres.psql(&database, "SELECT request_id, pattern, match_count FROM search_results ORDER BY match_count");
+    let rows =
+        postgres.psql(&database, "SELECT request_id, pattern, match_count FROM search_results ORDER BY match_count");
     assert_eq!(rows, "few|timeout|3\nmany|timeout|21\nmost|timeout|60");
 
     let client = mongodb::Client::with_uri_str(mongo.uri()).await.unwrap();

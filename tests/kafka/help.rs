@@ -137,6 +137,12 @@ pub fn produce_on(bootstrap: &str, topic: &str, partition: i32, rows: impl IntoI
     producer.flush(PATIENCE).unwrap();
 }
 
+/// The end of a partition's log on a broker of one's own.
+pub fn end_on(bootstrap: &str, topic: &str, partition: i32) -> i64 {
+    let consumer: BaseConsumer = ClientConfig::new().set("bootstrap.servers", bootstrap).create().unwrap();
+    consumer.fetch_watermarks(topic, partition, PATIENCE).unwrap().1
+}
+
 /// Everything that a topic holds now: partition, offset, record.
 pub fn contents(topic: &str) -> Vec<(i32, i64, Row)> {
     let consumer: BaseConsumer = ClientConfig::new()

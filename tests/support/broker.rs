@@ -11,12 +11,14 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
+use super::certificates::Certificates;
 use super::child::{REMEDY, Server, free_port, services_dir, target_dir};
 
 /// One broker with a data directory of its own, on free ports.
 pub struct Broker {
     server: Server,
     port: u16,
+    secure_port: Option<u16>,
 }
 
 impl Broker {
@@ -25,24 +27,36 @@ impl Broker {
     /// # Panics
     /// When Java or the broker's files are missing, naming the command to run, and when the broker does not come up.
     pub fn start() -> Self {
+        Self::with(None)
+    }
+
+    /// The same with a second listener, [`Self::secure_bootstrap`], that wants TLS and this user's password.
+    pub fn secured(user: &str, password: &str) -> Self {
+        Self::with(Some((user, password)))
+    }
+
+    fn with(login: Option<(&str, &str)>) -> Self {
         let (port, controller) = (free_port(), free_port());
         let server = Server::new("kafka");
         let dir = server.dir();
         let shared = fs::read_to_string(services_dir().join("kafka/server.properties")).unwrap();
+        let secure_port = login.map(|_| free_port());
+        let listener = secure_port.map(|port| format!(",SASL_SSL://127.0.0.1:{port}")).unwrap_or_default();
         let own = format!(
             "node.id=1\ncontroller.quorum.voters=1@127.0.0.1:{controller}\n\
-             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
-             advertised.listeners=PLAINTEXT://127.0.0.1:{port}\nlog.dirs={}\n",
+             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}{listener}\n\
+             advertised.listeners=PLAINTEXT://127.0.0.1:{port}{listener}\nlog.dirs={}\n",
             dir.join("data").display()
         );
-        fs::write(dir.join("server.properties"), own + &shared).unwrap();
+        let secure = login.map(|(user, password)| secure_listener(dir, user, password)).unwrap_or_default();
+        fs::write(dir.join("server.properties"), own + &shared + &secure).unwrap();
         let format = java(dir, "128m", "1")
             .args(["kafka.tools.StorageTool", "format", "--cluster-id", "AAAAAAAAAAAAAAAAAAAAAQ", "--config"])
             .arg(dir.join("server.properties"))
             .output()
             .unwrap_or_else(|error| panic!("`java` cannot be started ({error}): {REMEDY}"));
         assert!(format.status.success(), "the broker's directory cannot be formatted: {format:?}; {REMEDY}");
-        let mut broker = Self { server, port };
+        let mut broker = Self { server, port, secure_port };
         broker.restart();
         broker
     }
@@ -72,6 +86,11 @@ impl Broker {
         format!("127.0.0.1:{}", self.port)
     }
 
+    /// Where clients connect that speak TLS and can log in; its authority is that of [`Certificates::shared`].
+    pub fn secure_bootstrap(&self) -> String {
+        format!("127.0.0.1:{}", self.secure_port.expect("the broker has no such listener"))
+    }
+
     /// Creates a topic and waits until the broker knows it.
     pub async fn create_topic(&self, name: &str, partitions: i32, config: &[(&str, &str)]) {
         let admin: AdminClient<DefaultClientContext> =
@@ -93,6 +112,21 @@ impl Broker {
         }
         panic!("topic `{name}` did not appear");
     }
+}
+
+/// The properties of a listener with TLS and SASL.
+fn secure_listener(dir: &Path, user: &str, password: &str) -> String {
+    let certificates = Certificates::shared();
+    let store = dir.join("server-with-key.pem");
+    let parts = [certificates.key(), certificates.certificate()].map(|file| fs::read_to_string(file).unwrap());
+    fs::write(&store, parts.concat()).unwrap();
+    let login = "org.apache.kafka.common.security.plain.PlainLoginModule required";
+    format!(
+        "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL_SSL:SASL_SSL\n\
+         ssl.keystore.type=PEM\nssl.keystore.location={}\nsasl.enabled.mechanisms=PLAIN\n\
+         listener.name.sasl_ssl.plain.sasl.jaas.config={login} user_{user}=\"{password}\";\n",
+        store.display()
+    )
 }
 
 fn java(dir: &Path, heap: &str, tier: &str) -> Command {
