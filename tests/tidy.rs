@@ -51,6 +51,9 @@ const ONLY_IN: &[(&str, &[&str], &[&str])] = &[
         &["rdkafka", "rdkafka_sys"],
         &["source/kafka", "source/embedded", "sink/kafka", "pipeline/dlq"],
     ),
+    ("`sqlx` is named only in the postgres sink", &["sqlx"], &["sink/postgres"]),
+    ("`mongodb` is named only in the mongo sink", &["mongodb", "bson"], &["sink/mongo"]),
+    ("`reqwest` is named only in the http sink", &["reqwest"], &["sink/http"]),
     ("nobody but cli imports config", &["crate::config", "tidegate::config"], &["cli", "config", "main"]),
     ("nobody imports cli", &["crate::cli", "tidegate::cli"], &["cli", "main"]),
     (
