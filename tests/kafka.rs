@@ -15,6 +15,8 @@ mod secured;
 mod sink;
 #[path = "kafka/source.rs"]
 mod source;
+#[path = "kafka/start.rs"]
+mod start;
 #[path = "support"]
 mod support {
     pub mod broker;
