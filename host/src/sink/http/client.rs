@@ -126,7 +126,7 @@ fn configured(place: &str, options: &Options) -> Result<HeaderMap, Fault> {
         }
         let mut value = HeaderValue::from_bytes(value.as_bytes()).map_err(|_| {
             wrong("has a value with a control character")
-                .hint("a line break at the end of a secret's file is the usual reason")
+                .hint("usually the line break at the end of the file that it was read from")
         })?;
         value.set_sensitive(true);
         if headers.insert(parsed, value).is_some() {
