@@ -21,6 +21,8 @@ use crate::model::{Action, Answer, Batch, CallError, Failure, FailureKind, Fault
 use crate::sink::{Description, Sink};
 use crate::telemetry::SinkCounters;
 
+mod window;
+
 /// One call: when it came, and the offsets that it was given.
 type Call = (Millis, Vec<i64>);
 
@@ -95,7 +97,7 @@ struct Given {
     answers: Vec<Answer>,
     on_error: Option<OnError>,
     max_retries: u32,
-    hook: Option<Arc<Hook>>,
+    collector: Option<Arc<dyn Collect>>,
     description: Description,
     pause: Duration,
 }
@@ -106,7 +108,7 @@ impl Given {
             answers,
             on_error: None,
             max_retries: 3,
-            hook: None,
+            collector: None,
             description: Description::direct(false),
             pause: Duration::ZERO,
         }
@@ -146,8 +148,16 @@ impl Told {
     }
 }
 
-/// Gives the rows 0, 1 and 2, each with a key of its own, to the sink.
-async fn settle(given: Given) -> Told {
+/// The rows 0, 1 and 2, each with a key of its own.
+fn window() -> Arc<Batch> {
+    let mut window = Batch::new(TopicPartition::new("t", 0));
+    for offset in 0..3u8 {
+        window.push(offset.into(), 1, Some(&[offset]), Some(b"{}"));
+    }
+    Arc::new(window)
+}
+
+fn shared(given: Given) -> (Shared<VirtualClock>, Arc<Scripted>, Arc<Letters>) {
     let clock = VirtualClock::start(7);
     let sink = Arc::new(Scripted {
         clock: clock.clone(),
@@ -157,11 +167,7 @@ async fn settle(given: Given) -> Told {
         pause: given.pause,
     });
     let letters = Arc::new(Letters::default());
-    let counters = Arc::new(SinkCounters::default());
-    let collector: Arc<dyn Collect> = match given.hook {
-        Some(hook) => hook,
-        None => Arc::new(Passthrough),
-    };
+    let executor = ExecutorOptions { max_retries: given.max_retries, ..ExecutorOptions::default() };
     let shared = Shared {
         sinks: vec![SinkSlot {
             kind: SinkKind::Http,
@@ -169,30 +175,28 @@ async fn settle(given: Given) -> Told {
             sink: sink.clone(),
             description: given.description,
             delivery: DeliveryOptions { on_error: given.on_error, ..DeliveryOptions::default() },
-            counters: counters.clone(),
+            counters: Arc::default(),
         }],
         routes: Routes::new([(SinkKind::Http, "hook")]),
-        collector,
+        collector: given.collector.unwrap_or_else(|| Arc::new(Passthrough)),
         collector_name: String::new(),
         dlq: letters.clone(),
-        settings: Settings {
-            executor: ExecutorOptions { max_retries: given.max_retries, ..ExecutorOptions::default() },
-            ..Settings::default()
-        },
-        clock: clock.clone(),
+        settings: Settings { executor, ..Settings::default() },
+        clock,
         counters: Arc::default(),
         buffered_bytes: AtomicU64::new(0),
     };
-    let mut window = Batch::new(TopicPartition::new("t", 0));
-    for offset in 0..3u8 {
-        window.push(offset.into(), 1, Some(&[offset]), Some(b"{}"));
-    }
-    let window = Arc::new(window);
-    let rows = Rows { group: Group { sink: 0, batch: window.clone(), origin: None }, window };
+    (shared, sink, letters)
+}
+
+/// Gives the window to the sink.
+async fn settle(given: Given) -> Told {
+    let (shared, sink, letters) = shared(given);
+    let rows = Rows { group: Group { sink: 0, batch: window(), origin: None }, window: window() };
     let stopped = shared.settle(Way::Deliver, rows, None).await.err();
     let calls = std::mem::take(&mut *sink.calls.lock().unwrap());
     let letters = std::mem::take(&mut *letters.0.lock().unwrap());
-    Told { stopped, calls, letters, counters, lasted: clock.now() }
+    Told { stopped, calls, letters, counters: shared.sinks[0].counters.clone(), lasted: shared.clock.now() }
 }
 
 fn retry(index: u32) -> Answer {
@@ -232,7 +236,7 @@ async fn s37_the_longest_wait_of_a_call_counts_and_the_hook_is_not_asked() {
     let hook = Arc::new(Hook { action: Action::Skip, asked: Mutex::default() });
     let both =
         Ok(vec![Failure::hold(0, Duration::from_secs(2), "wait"), Failure::hold(2, Duration::from_secs(9), "wait")]);
-    let told = settle(Given { hook: Some(hook.clone()), ..Given::answers(vec![both]) }).await;
+    let told = settle(Given { collector: Some(hook.clone()), ..Given::answers(vec![both]) }).await;
     assert_eq!((told.offsets(), told.times()), (vec![&[0, 1, 2][..], &[0, 2]], vec![0, 9000]));
     assert_eq!((told.counts(), hook.asked.lock().unwrap().len()), ([3, 0, 0], 0));
 }
@@ -347,14 +351,14 @@ async fn s79_the_hook_is_asked_before_on_error() {
     {
         let hook = Arc::new(Hook { action: Action::Skip, asked: Mutex::default() });
         let given = Given::answers(vec![answer.clone()]).on_error(Some(OnError::Abort));
-        let told = settle(Given { hook: Some(hook.clone()), ..given }).await;
+        let told = settle(Given { collector: Some(hook.clone()), ..given }).await;
         assert_eq!((told.counts(), hook.asked.lock().unwrap().clone()), ([2, 1, 0], vec![(kind, 1)]));
         // A hook that answers with a wait is as patient as an endpoint that asks for one.
         let wait = Action::Backpressure(Duration::from_secs(3));
         let hook = Arc::new(Hook { action: wait, asked: Mutex::default() });
         let again = Ok(vec![Failure { index: 0, ..answer.clone().unwrap().remove(0) }]);
         let given = Given::answers(vec![answer, again]);
-        let told = settle(Given { hook: Some(hook.clone()), max_retries: 0, ..given }).await;
+        let told = settle(Given { collector: Some(hook.clone()), max_retries: 0, ..given }).await;
         assert_eq!((told.counts(), told.times()), ([3, 0, 0], vec![0, 3000, 6000]));
         assert_eq!(hook.asked.lock().unwrap().clone(), [(kind, 1), (kind, 1)]);
     }
