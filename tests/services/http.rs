@@ -148,7 +148,7 @@ fn s111_what_cannot_be_sent_is_refused_at_the_start_without_a_value() {
     ] {
         let fault = made("https://user:hunter2@127.0.0.1/", options.clone()).unwrap_err();
         assert_eq!(fault.owner, tidegate::model::Owner::Config);
-        assert!(fault.message.contains(&format!("`sinks.http.hook")), "{fault}");
+        assert!(fault.message.contains("`sinks.http.hook"), "{fault}");
         assert!(fault.message.contains(place), "{options}: {fault}");
         assert!(!format!("{fault:?}").contains("secret") && !format!("{fault:?}").contains("hunter2"), "{fault:?}");
     }
@@ -239,19 +239,19 @@ async fn one_at_a_time_keeps_the_order_of_all_rows() {
 #[tokio::test]
 async fn s76a_rows_of_one_key_go_one_after_the_other_and_others_meanwhile() {
     let http = http();
-    let sink = sink(&http.url("by_key", "slow/30"), json!({ "concurrency": 8 }));
+    let sink = sink(&http.url("by_key", "slow/80"), json!({ "concurrency": 8 }));
     let texts: Vec<String> = (0..15).map(|number| number.to_string()).collect();
     let rows =
         texts.iter().zip(["a", "b", "c"].into_iter().cycle()).map(|(text, key)| (Some(key), Some(text.as_str())));
     let begun = Instant::now();
     assert_eq!(deliver(&sink, batch(rows)).await, []);
-    assert!(begun.elapsed() < Duration::from_millis(15 * 30), "keys do not wait for each other");
+    assert!(begun.elapsed() < Duration::from_millis(15 * 80), "keys do not wait for each other");
     let mut seen: BTreeMap<u32, (u32, Duration)> = BTreeMap::new();
     for request in http.requests("by_key").await {
         let number: u32 = request.text().parse().unwrap();
         if let Some((before, arrived)) = seen.insert(number % 3, (number, request.arrived)) {
             assert_eq!(number, before + 3);
-            assert!(request.arrived >= arrived + Duration::from_millis(30), "the one before was not answered yet");
+            assert!(request.arrived >= arrived + Duration::from_millis(80), "the one before was not answered yet");
         }
     }
 }
@@ -446,8 +446,8 @@ async fn a_tombstone_is_rejected_or_passed_over() {
 #[tokio::test]
 async fn a_call_that_is_given_up_leaves_the_sink_usable() {
     let http = http();
-    let sink = sink(&http.url("given_up", "slow/300"), json!({ "concurrency": 4 }));
-    let given_up = tokio::time::timeout(Duration::from_millis(100), deliver(&sink, numbers(16))).await;
+    let sink = sink(&http.url("given_up", "slow/700"), json!({ "concurrency": 4 }));
+    let given_up = tokio::time::timeout(Duration::from_millis(400), deliver(&sink, numbers(16))).await;
     given_up.unwrap_err();
     assert_eq!(deliver(&sink, numbers(4)).await, []);
     assert_eq!(http.requests("given_up").await.len(), 8, "what was not sent yet is not sent");
