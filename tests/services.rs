@@ -3,6 +3,7 @@
 
 mod services {
     mod help;
+    mod http;
     mod servers;
 }
 #[path = "support"]
