@@ -258,6 +258,16 @@ async fn s37_a_wait_between_attempts_does_not_count_and_does_not_forgive() {
     assert_eq!(told.counts(), [2, 0, 1]);
 }
 
+/// S37, S80: a row that waits for another has all its attempts left when it is sent itself.
+#[tokio::test(start_paused = true)]
+async fn s37_attempts_are_counted_for_each_row() {
+    let both = || Ok(vec![Failure::retry(0, "busy"), Failure::hold(1, Duration::ZERO, "waits for the other")]);
+    let given = Given { max_retries: 1, ..Given::answers(vec![both(), both(), retry(0)]) };
+    let told = settle(given.on_error(Some(OnError::Retry))).await;
+    assert_eq!(told.offsets(), [&[0, 1, 2][..], &[0, 1], &[1], &[1]]);
+    assert_eq!((told.dead(), told.counts()), (vec![(0, 2, FailureKind::Retry)], [2, 0, 1]));
+}
+
 /// S41: neither single rows nor whole calls that meet a destination which is away are ever given up.
 #[tokio::test(start_paused = true)]
 async fn s41_a_destination_that_is_away_is_waited_for() {

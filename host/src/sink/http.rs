@@ -18,7 +18,7 @@
 //! | 429, and 503 with `Retry-After` | wait as long as it says, at most an hour, 1 s if it does not; nothing else is sent meanwhile |
 //! | the name is not found, the connection is refused or takes too long, TLS does not come about | away: waited for |
 //! | a reset, a broken answer, none within `timeout_seconds` | retry; whether the request arrived is unknown |
-//! | an earlier row of the same key has to come again | the same as for that row, nothing is sent |
+//! | an earlier row of the same key has to come again | waits for it, nothing is sent |
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -175,8 +175,13 @@ impl HttpSink {
                 continue;
             }
             let Err(Refusal { kind, reason }) = self.send(batch, row).await else { continue };
-            let this = Over { kind, row: batch.source.at(batch.row(row).offset), reason };
-            failures.push(Failure { index: index(row), kind, reason: this.reason.clone() });
+            failures.push(Failure { index: index(row), kind, reason: reason.clone() });
+            let over_kind = match kind {
+                // Not sent is not failed: those behind it come again whatever becomes of it, and it is no attempt of theirs.
+                FailureKind::Retry => FailureKind::Hold(Duration::ZERO),
+                kind => kind,
+            };
+            let this = Over { kind: over_kind, row: batch.source.at(batch.row(row).offset), reason };
             if matches!(kind, FailureKind::Away | FailureKind::Hold(_)) {
                 over.get_or_init(|| this.clone());
             }
