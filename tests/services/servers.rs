@@ -70,10 +70,12 @@ fn redis_answers_comes_back_after_a_kill_and_goes_with_its_owner() {
 async fn mongo_answers_survives_a_kill_and_goes_with_its_owner() {
     let mut mongo = Mongo::start();
     let name = mongo.database("answers");
-    let client = mongodb::Client::with_uri_str(mongo.uri()).await.unwrap();
-    let kept = client.database(&name).collection::<Document>("kept");
+    let mut client = mongodb::Client::with_uri_str(mongo.uri()).await.unwrap();
     for round in 1..=3_u64 {
-        kept.insert_many((0..100).map(|number| doc! { "round": round as i64, "number": number })).await.unwrap();
+        let kept = client.database(&name).collection::<Document>("kept");
+        kept.insert_many((0..100).map(|number| doc! { "round": i64::try_from(round).unwrap(), "number": number }))
+            .await
+            .unwrap();
         // At once: what was acknowledged must be there.
         if round < 3 {
             mongo.kill()
@@ -82,8 +84,8 @@ async fn mongo_answers_survives_a_kill_and_goes_with_its_owner() {
         }
         assert!(!listens(mongo.port()));
         mongo.restart();
-        let again = mongodb::Client::with_uri_str(mongo.uri()).await.unwrap();
-        let found = again.database(&name).collection::<Document>("kept").count_documents(doc! {}).await.unwrap();
+        client = mongodb::Client::with_uri_str(mongo.uri()).await.unwrap();
+        let found = client.database(&name).collection::<Document>("kept").count_documents(doc! {}).await.unwrap();
         assert_eq!(found, round * 100);
     }
     let port = mongo.port();

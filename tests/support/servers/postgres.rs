@@ -14,13 +14,12 @@ use super::unique;
 const USER: &str = "postgres";
 /// How long the processes of a killed cluster may hold its memory.
 const LEFTOVER_PATIENCE: Duration = Duration::from_secs(10);
+/// Commits are written, so that a killed server has what it acknowledged, but not synced.
 const SETTINGS: &str = "listen_addresses = '127.0.0.1'
 unix_socket_directories = ''
 max_connections = 50
 shared_buffers = 64MB
 fsync = off
-synchronous_commit = off
-full_page_writes = off
 password_encryption = 'scram-sha-256'
 ssl = on
 ssl_cert_file = 'server.pem'
@@ -31,7 +30,7 @@ host all all 127.0.0.1/32 scram-sha-256
 ";
 
 /// A cluster of its own, with a superuser `postgres` (no password) and a user `tidegate` (password `secret`), with and
-/// without TLS. Nothing is synced to disk: data outlives the server, not the machine.
+/// without TLS.
 pub struct Postgres {
     server: Server,
     port: u16,
