@@ -3,6 +3,8 @@
 
 mod services {
     mod help;
+    mod mongo;
+    mod redis;
     mod servers;
 }
 #[path = "support"]
