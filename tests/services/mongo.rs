@@ -95,15 +95,15 @@ async fn documents_land_and_bad_ones_alone_are_refused_s110() {
     let failures = sink.deliver(&batch).await.unwrap();
     assert_eq!(rejected(&failures), (1..=11).collect::<Vec<_>>(), "{failures:?}");
     assert!(failures[0].reason.contains("`big`") && failures[10].reason.starts_with(TOO_LARGE));
-    let mut found = found(&rows, doc! {}).await;
-    assert_eq!(found.len(), 2);
+    assert_eq!(rows.count_documents(doc! { "i": 2 }).await.unwrap(), 1);
+    let mut found = found(&rows, doc! { "i": { "$ne": 2 } }).await;
+    assert_eq!(found.len(), 1);
     assert!(matches!(found[0].remove("_id"), Some(Bson::ObjectId(id)) if id.to_hex().starts_with("6553f100")));
     let wanted = doc! {
         "i": 1_i32, "l": 5_000_000_000_i64, "d": 1.0, "s": "ä", "t": true, "z": null,
         "o": { "b": 1_i32, "a": [1_i32, { "x": 2.5 }] },
     };
     assert_eq!(found[0].to_vec().unwrap(), wanted.to_vec().unwrap(), "{}", found[0]);
-    assert_eq!(found[1].get_i32("i"), Ok(2));
     assert!(sink.description().idempotent);
     assert_eq!(sink.target(&TopicPartition::new("orders", 0)).as_deref(), Some("rows"));
 }
@@ -189,20 +189,23 @@ async fn a_key_replaces_in_order() {
         assert_eq!(rejected(&sink.deliver(&values(0, &texts)).await.unwrap()), [200, 201, 202, 203]);
         assert_eq!(rows.count_documents(doc! {}).await.unwrap(), 21);
         for k in 0..20 {
-            assert_eq!(found(&rows, doc! { "k": k }).await[0].get_i32("n"), Ok(180 + k));
+            assert_eq!(found(&rows, doc! { "k": k }).await[0].get_i32("n").unwrap(), 180 + k);
         }
-        assert_eq!(found(&rows, doc! { "k": 500 }).await[0].get_i32("n"), Ok(2));
+        assert_eq!(found(&rows, doc! { "k": 500 }).await[0].get_i32("n").unwrap(), 2);
     }
     // The last of the key is refused by the server: the one before it is written, and the fields left out are gone.
     let failures = sink
-        .deliver(&values(900, &[r#"{"k":1,"x":1}"#, r#"{"k":1,"x":2}"#, r#"{"k":1,"email":"180"}"#]))
+        .deliver(&values(
+            900,
+            &[r#"{"k":1,"email":"own","x":1}"#, r#"{"k":1,"email":"own","x":2}"#, r#"{"k":1,"email":"180"}"#],
+        ))
         .await
         .unwrap();
     assert_eq!(rejected(&failures), [2]);
     assert!(failures[0].reason.contains("one_email"), "{failures:?}");
     let mut one = found(&rows, doc! { "k": 1 }).await.remove(0);
     one.remove("_id");
-    assert_eq!(one, doc! { "k": 1, "x": 2 });
+    assert_eq!(one, doc! { "k": 1, "email": "own", "x": 2 });
 }
 
 /// Several partitions that write the same new keys at once leave one document each, thanks to the unique index.

@@ -9,7 +9,7 @@
 //! |---|---|
 //! | The value is not UTF-8 or not one JSON document; it is null and `on_tombstone` is `reject` | reject |
 //! | The key is null; the time to live is 0 | reject |
-//! | Key or value is larger than the server's `proto-max-bulk-len`, 512 MiB unless set otherwise | reject |
+//! | Key or value is larger than the server's `proto-max-bulk-len`, 512 MiB unless set otherwise; the server hangs up three times on a row of more than 1 MiB | reject |
 //! | The user may not write this key (`NOPERM`), anything else that the server says of a command | reject |
 //! | Out of memory, saving to disk failed, read-only replica, still loading, a script that does not end, too few replicas, login wanted | away |
 //! | Unreachable, connection lost, no answer in time, login refused, too many clients, database number unknown | away |
@@ -29,7 +29,7 @@ use crate::model::{Answer, Batch, CallError, Failure, Fault, Record};
 mod link;
 mod reply;
 
-use link::Link;
+use link::{Link, Lost};
 
 /// Most rows wished for in one call, which is one round trip.
 const MAX_ROWS: usize = 1_000;
@@ -40,6 +40,9 @@ const MAX_BULK: usize = 512 << 20;
 /// A server can be told to take less than [`MAX_BULK`], but not less than this. It answers one that is too large with an error and
 /// hangs up, so a row that may be too large travels alone: then the error is its own.
 const ALWAYS_TAKEN: usize = 1 << 20;
+/// That error is seldom seen, since it is lost when the server ends the connection with the rest of the row unread. A server
+/// that can be reached each time and hangs up this often on one large row is not going to take it.
+const HANG_UPS: u32 = 3;
 
 /// One Redis database to write to.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -94,6 +97,23 @@ impl RedisSink {
         })
     }
 
+    /// The answers to the commands; `None` where the server does not take the only one, which is large.
+    async fn send(&self, group: &Group) -> Result<Option<Vec<Value>>, CallError> {
+        let mut hang_ups = 0;
+        loop {
+            match self.link.send(&group.pipeline, group.rows.len()).await {
+                Ok(values) => return Ok(Some(values)),
+                Err(Lost::HungUp(_)) if group.large => {
+                    hang_ups += 1;
+                    if hang_ups == HANG_UPS {
+                        return Ok(None);
+                    }
+                }
+                Err(lost) => return Err(lost.into()),
+            }
+        }
+    }
+
     /// The row's command; `None` where there is nothing to do.
     fn command(&self, row: &Record<'_>) -> Result<Option<Cmd>, String> {
         let value = json::row(row.value, self.on_tombstone)?;
@@ -136,6 +156,8 @@ impl RedisSink {
 struct Group {
     pipeline: Pipeline,
     rows: Vec<u32>,
+    /// Its only row may be larger than the server takes.
+    large: bool,
 }
 
 impl Group {
@@ -155,7 +177,7 @@ struct Groups {
 impl Groups {
     fn push(&mut self, row: u32, command: Cmd, alone: bool) {
         if alone || !self.open {
-            self.groups.push(Group::default());
+            self.groups.push(Group { large: alone, ..Group::default() });
         }
         self.open = !alone;
         if let Some(group) = self.groups.last_mut() {
@@ -189,19 +211,17 @@ impl Sink for RedisSink {
             }
         }
         for group in groups.groups {
-            let values = self.link.send(&group.pipeline, group.rows.len()).await?;
-            if values.len() != group.rows.len() {
-                let fault = Fault::destination(format!(
-                    "`{}` gave {} answers to {} commands",
-                    self.link.place(),
-                    values.len(),
-                    group.rows.len()
-                ));
-                return Err(CallError::Away(fault));
-            }
-            for (row, value) in group.rows.into_iter().zip(values) {
-                if let Value::ServerError(error) = value {
-                    failures.push(reply::failure(row, &error, self.link.place())?);
+            match self.send(&group).await? {
+                Some(values) => {
+                    for (row, value) in group.rows.into_iter().zip(values) {
+                        if let Value::ServerError(error) = value {
+                            failures.push(reply::failure(row, &error, self.link.place())?);
+                        }
+                    }
+                }
+                None => {
+                    let reason = format!("{TOO_LARGE}: the server hung up {HANG_UPS} times on this row alone");
+                    failures.extend(group.rows.into_iter().map(|row| Failure::reject(row, reason.clone())));
                 }
             }
         }

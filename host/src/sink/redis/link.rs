@@ -59,6 +59,21 @@ struct Open {
     generation: u64,
 }
 
+/// Why there are no answers.
+pub(super) enum Lost {
+    /// The server took the connection and then ended it.
+    HungUp(Fault),
+    /// It cannot be reached or does not answer.
+    Away(Fault),
+}
+
+impl From<Lost> for CallError {
+    fn from(lost: Lost) -> Self {
+        let (Lost::HungUp(fault) | Lost::Away(fault)) = lost;
+        Self::Away(fault)
+    }
+}
+
 /// A connection as the server names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Peer {
@@ -163,8 +178,8 @@ impl Link {
     }
 
     /// Sends the commands and waits for as many answers.
-    pub(super) async fn send(&self, pipeline: &Pipeline, commands: usize) -> Result<Vec<Value>, CallError> {
-        let mut open = self.open().await.map_err(CallError::Away)?;
+    pub(super) async fn send(&self, pipeline: &Pipeline, commands: usize) -> Result<Vec<Value>, Lost> {
+        let mut open = self.open().await.map_err(Lost::Away)?;
         let mut doubt = Doubt(Some(&self.doubted));
         let answers = open.connection.send_packed_commands(pipeline, 0, commands).await;
         if !answers.as_ref().is_err_and(RedisError::is_timeout) {
@@ -172,12 +187,16 @@ impl Link {
         }
         drop(doubt);
         match answers {
-            Ok(answers) => Ok(answers),
+            Ok(answers) if answers.len() == commands => Ok(answers),
+            Ok(answers) => {
+                let why = format!("{} answers to {commands} commands", answers.len());
+                self.forget(open.generation).await;
+                Err(Lost::Away(self.away("answers oddly", &why)))
+            }
+            Err(error) if error.is_timeout() => Err(Lost::Away(self.away("does not answer", &error.to_string()))),
             Err(error) => {
-                if !error.is_timeout() {
-                    self.forget(open.generation).await;
-                }
-                Err(CallError::Away(self.away("broke off", &error.to_string())))
+                self.forget(open.generation).await;
+                Err(Lost::HungUp(self.away("hung up", &error.to_string())))
             }
         }
     }
