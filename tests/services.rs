@@ -4,6 +4,8 @@
 mod services {
     mod help;
     mod http;
+    mod mongo;
+    mod redis;
     mod servers;
 }
 #[path = "support"]
