@@ -9,5 +9,8 @@ mod help;
 mod sink;
 #[path = "kafka/source.rs"]
 mod source;
-#[path = "support/broker.rs"]
-mod support_broker;
+#[path = "support"]
+mod support {
+    pub mod broker;
+    pub mod child;
+}

@@ -15,7 +15,7 @@ use tidegate::model::{Batch, Fault, TopicPartition};
 use tidegate::source::kafka::{Brokers, KafkaReader, KafkaSource, Limits, Options};
 use tidegate::source::{Event, Read, Reader, Source};
 
-use crate::support_broker::Broker;
+use crate::support::broker::Broker;
 
 /// The longest that anything here may take; far more than it ever does.
 pub const PATIENCE: Duration = Duration::from_secs(60);
