@@ -3,6 +3,7 @@
 
 mod services {
     mod help;
+    mod postgres;
     mod servers;
 }
 #[path = "support"]

@@ -6,7 +6,6 @@ use sqlx::postgres::{PgPool, PgPoolOptions};
 use sqlx::{Connection as _, Error, PgConnection};
 
 use super::plan::listed;
-use super::session::Session;
 use super::{ACQUIRE_TIMEOUT, PostgresSink, name, table, trouble};
 use crate::model::{CallError, Fault};
 
@@ -15,7 +14,7 @@ const REACH: Duration = Duration::from_secs(9);
 
 /// Lets the server look after its client while a statement waits, so that a call that was given up does not keep its locks.
 /// Servers before version 14 cannot.
-const LOOK_AFTER: &str = "SELECT set_config('client_connection_check_interval', '2s', false)
+pub(super) const LOOK_AFTER: &str = "SELECT set_config('client_connection_check_interval', '2s', false)
     WHERE current_setting('server_version_num')::int >= 140000";
 
 impl PostgresSink {

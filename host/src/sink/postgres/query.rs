@@ -13,6 +13,7 @@ use serde_json::Value;
 use sqlx::{AssertSqlSafe, Error, Row as _};
 
 use super::PostgresSink;
+use super::connect::LOOK_AFTER;
 use super::session::Session;
 use super::trouble;
 use crate::sink::Query;
@@ -35,7 +36,7 @@ const DEFINITIONS: [&str; 13] = [
 ];
 
 /// Puts the connection back to what the sink expects of it.
-const CLEAN: &str = "COMMIT; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *; SELECT pg_advisory_unlock_all(); DISCARD TEMP";
+const CLEAN: &str = "SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *; SELECT pg_advisory_unlock_all(); DISCARD TEMP;";
 
 #[async_trait]
 impl Query for PostgresSink {
@@ -107,7 +108,7 @@ impl<'s> Statement<'s> {
         let Some(parameters) = &self.parameters else {
             // Unlike what has several statements in one text, a statement that is prepared is a single one.
             one(session, self.text.to_owned()).await?;
-            session.close(CLEAN).await?;
+            commit(session).await?;
             return Ok("[]".into());
         };
         let text = self.text;
@@ -128,9 +129,16 @@ impl<'s> Statement<'s> {
         let arguments = if parameters.is_empty() { String::new() } else { format!("({})", parameters.join(", ")) };
         let answer = rows(session, format!("EXECUTE tidegate_query{arguments}"), has_rows).await?;
         session.run("DEALLOCATE tidegate_query").await?;
-        session.close(CLEAN).await?;
+        commit(session).await?;
         Ok(answer)
     }
+}
+
+async fn commit(session: &mut Session) -> Result<(), Error> {
+    session.run("COMMIT").await?;
+    // A connection that cannot be put back is closed, which says nothing about the statement.
+    let _ = session.close(AssertSqlSafe(format!("{CLEAN} {LOOK_AFTER}"))).await;
+    Ok(())
 }
 
 /// Runs what has to be one statement.
