@@ -40,7 +40,8 @@ async fn records_become_payloads() {
 #[tokio::test]
 async fn the_search_plugin_collects() {
     let options = configured(&guest("search"), json!({}));
-    let collector = PluginCollector::start(loaded(COLLECT, &options).await.unwrap(), &options, &Queries::new()).await.unwrap();
+    let collector =
+        PluginCollector::start(loaded(COLLECT, &options).await.unwrap(), &options, &Queries::new()).await.unwrap();
     let request = r#"{"request_id":"r-1","pattern":"time","text":"a time\nnone\ntimes"}"#;
     let collected = collector.collect(&records(0, 0, &[request, "no JSON"])).await.unwrap();
     let (payloads, failed) = counts(&collected);

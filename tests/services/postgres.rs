@@ -1,6 +1,7 @@
 //! The PostgreSQL sink on a real server.
 
 mod ends;
+mod plugin;
 mod rows;
 
 use std::sync::Arc;

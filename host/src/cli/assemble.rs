@@ -15,13 +15,13 @@ use crate::pipeline::dlq::kafka::{KafkaDlq, topic as dlq_topic};
 use crate::pipeline::shared::{Settings, seconds};
 use crate::pipeline::{NamedSink, Parts};
 use crate::plugin::{PluginCollector, PluginSink, Plugins};
-use crate::sink::{Queries, Sink};
 use crate::sink::filesystem::{self, FilesystemSink};
 use crate::sink::http::{self, HttpSink};
 use crate::sink::kafka::{Inherited, KafkaSink, Options as KafkaSinkOptions};
 use crate::sink::mongo::{self, MongoSink};
 use crate::sink::postgres::{self, PostgresSink};
 use crate::sink::redis::{self, RedisSink};
+use crate::sink::{Queries, Sink};
 use crate::source::kafka::{KafkaSource, Limits, probe};
 use crate::telemetry::Counters;
 

@@ -1,5 +1,6 @@
 //! `check`: every part of the configured pipeline is looked at, not only up to the first that is broken.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -79,23 +80,43 @@ pub async fn check(loaded: &Loaded, connect: bool) -> Report {
         Ok(plugins) => plugins,
         Err(fault) => return Report::of(vec![fault]),
     };
-    let native = native_sinks(loaded);
-    // Plugins may ask them once they are connected: a check's plugins are told that they are not yet.
-    let queries = queries(native.iter().filter_map(|(_, _, sink)| sink.as_ref().ok()));
+    let asked = asked(loaded, connect).await;
+    let queries = queries(&asked);
     let queries = &queries;
     let mut parts: Vec<BoxFuture<'_, Line>> = vec![source(loaded, connect).boxed()];
     if let Some(plugins) = &plugins {
         parts.extend(config.collect.iter().map(|options| collect(plugins, options, loaded, queries).boxed()));
     }
-    parts.extend(native.into_iter().map(|(kind, name, sink)| native_line(kind, name, sink, loaded, connect).boxed()));
+    let native = native_sinks(loaded).into_iter();
+    parts.extend(native.map(|(kind, name, sink)| native_line(kind, name, sink, loaded, connect).boxed()));
     if let Some(plugins) = &plugins {
         let sinks = config.sinks.plugin.iter();
-        parts.extend(sinks.map(|(name, sink)| plugin_line(plugins, name, &sink.options, loaded, queries, connect).boxed()));
+        parts.extend(
+            sinks.map(|(name, sink)| plugin_line(plugins, name, &sink.options, loaded, queries, connect).boxed()),
+        );
     }
     if connect {
         parts.push(dlq_line(loaded).boxed());
     }
-    Report { lines: join_all(parts).await, own: Vec::new() }
+    let lines = join_all(parts).await;
+    for one in asked {
+        close(&one.to_string(), one.sink.as_ref()).await;
+    }
+    Report { lines, own: Vec::new() }
+}
+
+/// The sinks that plugins are granted to ask, apart from those that are checked themselves, which end as soon as they are
+/// reached. Whether they can be connected is said there too.
+async fn asked(loaded: &Loaded, connect: bool) -> Vec<NamedSink> {
+    let config = &loaded.config;
+    let plugins = config.collect.iter().chain(config.sinks.plugin.values().map(|sink| &sink.options));
+    let granted: BTreeSet<&String> = plugins.flat_map(|options| &options.grants.postgres).collect();
+    let native = native_sinks(loaded).into_iter().filter_map(|(_, _, sink)| sink.ok());
+    let asked: Vec<_> = native.filter(|one| one.kind == SinkKind::Postgres && granted.contains(&one.name)).collect();
+    if connect {
+        join_all(asked.iter().map(|one| async move { reach(&one.to_string(), one.sink.as_ref()).await })).await;
+    }
+    asked
 }
 
 /// The plugins' runtime, if there is any plugin.
@@ -196,10 +217,14 @@ async fn dlq_line(loaded: &Loaded) -> Line {
 /// Connects the sink and closes it again.
 async fn reach_and_close(name: &str, sink: &dyn Sink) -> Result<(), Fault> {
     let reached = reach(name, sink).await;
+    close(name, sink).await;
+    reached
+}
+
+async fn close(name: &str, sink: &dyn Sink) {
     if let Err(error) = tokio::time::timeout(CLOSE, sink.close()).await.unwrap_or(Ok(())) {
         tracing::warn!("`{name}` did not close: {error}");
     }
-    reached
 }
 
 /// The contract without its patch level, and the component's size.

@@ -69,12 +69,7 @@ impl metrics::Host for State {
 }
 
 impl postgres::Host for State {
-    async fn query(
-        &mut self,
-        sink: String,
-        statement: String,
-        parameters: String,
-    ) -> Result<String, postgres::Error> {
+    async fn query(&mut self, sink: String, statement: String, parameters: String) -> Result<String, postgres::Error> {
         if let Some(granted) = self.queries.get(&sink) {
             return granted.query(&statement, &parameters).await.map_err(postgres::Error::Failed);
         }

@@ -17,13 +17,19 @@ async fn refused(options: &Options) -> tidegate::model::Fault {
 /// S124, S85: a start says what is wrong, and whose fault it is, without a secret.
 #[tokio::test]
 async fn s124_connect_proves_server_table_and_key() {
-    let place = Place::new("proof", "CREATE TABLE t (id int, a int, b int, UNIQUE (a, b)); CREATE UNIQUE INDEX ON t (id) WHERE a > 0;
-        CREATE TABLE later (id int UNIQUE DEFERRABLE); CREATE VIEW v AS SELECT * FROM t");
+    let place = Place::new(
+        "proof",
+        "CREATE TABLE t (id int, a int, b int, UNIQUE (a, b)); CREATE UNIQUE INDEX ON t (id) WHERE a > 0;
+        CREATE TABLE later (id int UNIQUE DEFERRABLE); CREATE VIEW v AS SELECT * FROM t",
+    );
     let port = free_port();
     let nobody = Options { dsn: format!("postgresql://tidegate:secret@127.0.0.1:{port}/app"), ..options() };
     let fault = refused(&nobody).await;
     assert_eq!(fault.owner, Owner::Destination);
-    assert!(fault.to_string().contains(&format!("`127.0.0.1:{port}/app`")) && fault.to_string().contains("refused"), "{fault}");
+    assert!(
+        fault.to_string().contains(&format!("`127.0.0.1:{port}/app`")) && fault.to_string().contains("refused"),
+        "{fault}"
+    );
     let guess = Options { dsn: place.options().dsn.replace("secret", "guess"), ..options() };
     let fault = refused(&guess).await;
     assert!(fault.owner == Owner::Destination && fault.to_string().contains("28P01"), "{fault}");
@@ -72,7 +78,20 @@ async fn tls_believes_the_configured_authority_only() {
     let folder = tempfile::tempdir().unwrap();
     let other = folder.path().join("other.pem");
     let made = std::process::Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=other", "-keyout", "/dev/null", "-out"])
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+            "-subj",
+            "/CN=other",
+            "-keyout",
+            "/dev/null",
+            "-out",
+        ])
         .arg(&other)
         .output()
         .unwrap();
@@ -102,9 +121,15 @@ async fn s76_a_killed_server_is_away_and_loses_nothing() {
     assert_eq!(sink.deliver(&numbered(10, 10)).await, Ok(vec![]));
 
     // During a call: a lock holds its statement until the server goes.
-    server.psql(&database, "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.02); RETURN NEW; END';
-        CREATE TRIGGER wait BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION wait()");
-    let slow = { let sink = Arc::clone(&sink); tokio::spawn(async move { sink.deliver(&numbered(20, 200)).await }) };
+    server.psql(
+        &database,
+        "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.02); RETURN NEW; END';
+        CREATE TRIGGER wait BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION wait()",
+    );
+    let slow = {
+        let sink = Arc::clone(&sink);
+        tokio::spawn(async move { sink.deliver(&numbered(20, 200)).await })
+    };
     tokio::time::sleep(Duration::from_millis(1000)).await;
     server.kill();
     away(slow.await.unwrap());
@@ -124,8 +149,12 @@ async fn s28_a_commit_without_an_answer_is_unknown() {
     let place = Place::new("unknown", sql);
     for key in [&[][..], &["n"]] {
         let sink = Arc::new(place.sink(keyed(key, place.options())).await);
-        let call = { let sink = Arc::clone(&sink); tokio::spawn(async move { sink.deliver(&numbered(0, 2)).await }) };
-        let waiting = "FROM pg_stat_activity WHERE query = 'COMMIT' AND state = 'active' AND datname = current_database()";
+        let call = {
+            let sink = Arc::clone(&sink);
+            tokio::spawn(async move { sink.deliver(&numbered(0, 2)).await })
+        };
+        let waiting =
+            "FROM pg_stat_activity WHERE query = 'COMMIT' AND state = 'active' AND datname = current_database()";
         while place.sql(&format!("SELECT count(*) {waiting}")) != "1" {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -172,8 +201,10 @@ async fn a_call_that_is_given_up_leaves_nothing_behind() {
     let place = Place::new("given_up", "CREATE TABLE t (n int)");
     let sink = place.sink(Options { max_connections: 1, ..place.options() }).await;
     assert_eq!(sink.deliver(&numbered(0, 1)).await, Ok(vec![]));
-    place.sql("CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(60); RETURN NEW; END';
-        CREATE TRIGGER wait BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION wait()");
+    place.sql(
+        "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(60); RETURN NEW; END';
+        CREATE TRIGGER wait BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION wait()",
+    );
     for wait in [1, 50, 300] {
         let given_up = tokio::time::timeout(Duration::from_millis(wait), sink.deliver(&numbered(1, 1))).await;
         assert!(given_up.is_err());
@@ -208,16 +239,23 @@ async fn contention_is_tried_again_a_bounded_number_of_times() {
     for call in calls.collect::<Vec<_>>() {
         call.await.unwrap();
     }
-    let options = Options { dsn: format!("{}?options=-c%20lock_timeout%3D50ms", place.options().dsn), ..place.options() };
+    let options =
+        Options { dsn: format!("{}?options=-c%20lock_timeout%3D50ms", place.options().dsn), ..place.options() };
     let sink = place.sink(options).await;
     let lock = "BEGIN; LOCK TABLE t; SELECT pg_sleep(6); COMMIT";
     let (server, database) = (place.server, place.database.clone());
     let locked = std::thread::spawn(move || server.psql(&database, lock));
-    while place.sql("SELECT count(*) FROM pg_locks WHERE relation = 't'::regclass AND mode = 'AccessExclusiveLock' AND granted") != "1" {
+    while place.sql(
+        "SELECT count(*) FROM pg_locks WHERE relation = 't'::regclass AND mode = 'AccessExclusiveLock' AND granted",
+    ) != "1"
+    {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let failures = sink.deliver(&numbered(1000, 3)).await.unwrap();
     assert_eq!(failures.len(), 3);
-    assert!(failures.iter().all(|failure| failure.kind == FailureKind::Retry && failure.reason.contains("55P03")), "{failures:?}");
+    assert!(
+        failures.iter().all(|failure| failure.kind == FailureKind::Retry && failure.reason.contains("55P03")),
+        "{failures:?}"
+    );
     locked.join().unwrap();
 }

@@ -111,8 +111,10 @@ async fn s108_bad_rows_do_not_take_their_neighbours_with_them() {
         assert!(reason.contains(part) && reason.contains(code), "{row}: {reason}");
     }
     assert_eq!(place.sql("SELECT count(*), count(DISTINCT id), count(n) FROM t WHERE s = 'good'"), "34|17|17");
-    assert_eq!(place.sql("SELECT string_agg(id::text, ',' ORDER BY place) FROM t WHERE s = 'good' AND id IS NOT NULL"),
-        (0..17).map(|n| n.to_string()).collect::<Vec<_>>().join(","));
+    assert_eq!(
+        place.sql("SELECT string_agg(id::text, ',' ORDER BY place) FROM t WHERE s = 'good' AND id IS NOT NULL"),
+        (0..17).map(|n| n.to_string()).collect::<Vec<_>>().join(",")
+    );
     // Numbers of any length fit where the column says so.
     place.sql("ALTER TABLE t ADD wide numeric");
     assert_eq!(sink.deliver(&values(&[r#"{"wide":123456789012345678901234567890}"#])).await, Ok(vec![]));
@@ -176,7 +178,10 @@ async fn s106_identifiers() {
     for table in ["app.t\n", "a.b.c", "app.", ".t", "app.\"t\""] {
         assert!(refusal(sink.deliver(&qualified(Some(table))).await).contains("cannot be a table's name"), "{table}");
     }
-    assert_eq!(place.sql("SELECT sum(n) FROM app.t UNION ALL SELECT sum(n) FROM t UNION ALL SELECT sum(n) FROM \"app.t\""), "7\n8");
+    assert_eq!(
+        place.sql("SELECT sum(n) FROM app.t UNION ALL SELECT sum(n) FROM t UNION ALL SELECT sum(n) FROM \"app.t\""),
+        "7\n8"
+    );
     for (table, key) in [("t\n", "id"), ("t", "id\n"), ("t", "id\"")] {
         assert!(PostgresSink::new("main", &keyed(&[key], Options { table: table.into(), ..place.options() })).is_err());
     }
@@ -268,11 +273,15 @@ async fn s76a_any_mixture_ends_as_row_by_row() {
         for number in 0..40_u32 {
             let id = dice.u32(0..4);
             let row = expected.get(&id).copied().unwrap_or_default();
-            let written = if dice.bool() { id.to_string() } else { format!("\"{}{id}\"", if dice.bool() { "0" } else { "" }) };
+            let written =
+                if dice.bool() { id.to_string() } else { format!("\"{}{id}\"", if dice.bool() { "0" } else { "" }) };
             let (value, after) = match dice.u32(0..5) {
                 0 => (Some(format!(r#"{{"id":{written},"a":{number}}}"#)), Some((Some(number), row.1))),
                 1 => (Some(format!(r#"{{"b":{number},"id":{written}}}"#)), Some((row.0, Some(number)))),
-                2 => (Some(format!(r#"{{"id":{written},"a":{number},"b":{number}}}"#)), Some((Some(number), Some(number)))),
+                2 => (
+                    Some(format!(r#"{{"id":{written},"a":{number},"b":{number}}}"#)),
+                    Some((Some(number), Some(number))),
+                ),
                 3 => (None, None),
                 _ => (Some(format!(r#"{{"id":{written},"a":"bad"}}"#)), expected.get(&id).copied()),
             };

@@ -72,13 +72,17 @@ impl PostgresSink {
         };
         for column in key {
             if table.column(column).is_none() {
-                let message = format!("`{}` names `{column}`, which is no column of `{configured}`", self.option("key"));
+                let message =
+                    format!("`{}` names `{column}`, which is no column of `{configured}`", self.option("key"));
                 return Err(CallError::Fatal(Fault::config(message).hint("correct the name; its case counts")));
             }
         }
         if !key.is_empty() && !table.has_key {
-            let message =
-                format!("`{}`: table `{configured}` has no unique index over exactly {}", self.option("key"), listed(key));
+            let message = format!(
+                "`{}`: table `{configured}` has no unique index over exactly {}",
+                self.option("key"),
+                listed(key)
+            );
             let columns: Vec<String> = key.iter().map(|column| name::quoted(column)).collect();
             let hint = format!("create it: CREATE UNIQUE INDEX ON {quoted} ({})", columns.join(", "));
             return Err(CallError::Fatal(Fault::config(message).hint(hint)));

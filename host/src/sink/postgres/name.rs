@@ -42,7 +42,8 @@ mod tests {
         for good in ["a", "_", "Users", "select", "t1", &"x".repeat(63)] {
             assert!(is_identifier(good), "{good}");
         }
-        let bad = ["", "1a", "a b", "a\"b", "a;b", "users\n", "\nusers", "a.b", "üsers", "usеrs", "a\0", &"x".repeat(64)];
+        let bad =
+            ["", "1a", "a b", "a\"b", "a;b", "users\n", "\nusers", "a.b", "üsers", "usеrs", "a\0", &"x".repeat(64)];
         for bad in bad {
             assert!(!is_identifier(bad), "{bad:?}");
             assert!(table(bad, false).is_err(), "{bad:?}");

@@ -84,9 +84,7 @@ impl<'r> Plan<'r> {
                     let column = table
                         .column(field)
                         .ok_or_else(|| format!("table `{}` has no column `{field}`", plain(name)))?;
-                    column
-                        .takes(value)
-                        .map_err(|why| format!("column `{field}` of table `{}` {why}", plain(name)))?;
+                    column.takes(value).map_err(|why| format!("column `{field}` of table `{}` {why}", plain(name)))?;
                 }
                 let mut columns: Vec<&str> = fields.iter().map(|(field, _)| field.as_ref()).collect();
                 columns.sort_unstable();
@@ -138,8 +136,7 @@ impl<'r> Plan<'r> {
             .map(|&column| table.column(column).map(|known| (column, known.type_name.as_str())))
             .collect::<Option<Vec<_>>>()
             .ok_or_else(|| format!("table `{}` lacks one of {}", plain(group.table), listed(self.key)))?;
-        let sql =
-            if group.deletes { delete(group.table, &columns) } else { insert(group.table, &columns, self.key) };
+        let sql = if group.deletes { delete(group.table, &columns) } else { insert(group.table, &columns, self.key) };
         self.statements.push(Statement { sql, table: group.table, columns, items: Vec::new() });
         let place = self.statements.len() - 1;
         self.open.insert(group, place);
@@ -191,8 +188,12 @@ fn object(names: &[String], values: &[&RawValue]) -> String {
 /// The rows of a part of a statement as its parameter: only the last of those that are the same to the table.
 pub(super) fn parameter(items: &[Item<'_>]) -> String {
     let mut seen = HashSet::new();
-    let mut kept: Vec<&str> =
-        items.iter().rev().filter(|item| item.key.as_ref().is_none_or(|key| seen.insert(key))).map(|item| &*item.document).collect();
+    let mut kept: Vec<&str> = items
+        .iter()
+        .rev()
+        .filter(|item| item.key.as_ref().is_none_or(|key| seen.insert(key)))
+        .map(|item| &*item.document)
+        .collect();
     kept.reverse();
     let mut text = String::with_capacity(kept.iter().map(|document| document.len() + 1).sum::<usize>() + 2);
     text.push('[');

@@ -36,7 +36,8 @@ const DEFINITIONS: [&str; 13] = [
 ];
 
 /// Puts the connection back to what the sink expects of it.
-const CLEAN: &str = "SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *; SELECT pg_advisory_unlock_all(); DISCARD TEMP;";
+const CLEAN: &str =
+    "SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *; SELECT pg_advisory_unlock_all(); DISCARD TEMP;";
 
 #[async_trait]
 impl Query for PostgresSink {
@@ -81,8 +82,8 @@ impl<'s> Statement<'s> {
             return Err(format!("the statement is longer than {STATEMENT_BYTES} bytes, which is the limit"));
         }
         let text = text.trim_end_matches(|letter: char| letter == ';' || letter.is_whitespace());
-        let parameters: Vec<Value> = serde_json::from_str(parameters)
-            .map_err(|error| format!("the parameters are no JSON array: {error}"))?;
+        let parameters: Vec<Value> =
+            serde_json::from_str(parameters).map_err(|error| format!("the parameters are no JSON array: {error}"))?;
         let word = first_word(text).to_ascii_uppercase();
         if QUERIES.contains(&word.as_str()) {
             let parameters = parameters.iter().map(literal).collect::<Result<_, _>>()?;
@@ -113,9 +114,8 @@ impl<'s> Statement<'s> {
         };
         let text = self.text;
         session.run("SAVEPOINT wrapped").await?;
-        let wrapped = format!(
-            "PREPARE tidegate_query AS WITH q AS (\n{text}\n) SELECT pg_catalog.row_to_json(q)::text FROM q"
-        );
+        let wrapped =
+            format!("PREPARE tidegate_query AS WITH q AS (\n{text}\n) SELECT pg_catalog.row_to_json(q)::text FROM q");
         let has_rows = match one(session, wrapped).await {
             Ok(()) => true,
             // A statement that returns nothing cannot be wrapped. Another one's error comes again, and unwrapped.
@@ -157,7 +157,9 @@ async fn rows(session: &mut Session, sql: String, has_rows: bool) -> Result<Stri
         let row: &str = row.try_get(0)?;
         count += 1;
         if count > QUERY_ROWS {
-            return Err(Failed::Limit(format!("the statement returns more than {QUERY_ROWS} rows, which is the limit")));
+            return Err(Failed::Limit(format!(
+                "the statement returns more than {QUERY_ROWS} rows, which is the limit"
+            )));
         }
         if answer.len() + row.len() + 2 > QUERY_BYTES {
             return Err(Failed::Limit(format!("the rows are longer than {QUERY_BYTES} bytes, which is the limit")));
@@ -214,7 +216,8 @@ mod tests {
         assert_eq!(first_word("  -- why\n /* and */ (select 1)"), "select");
         assert_eq!(first_word("COPY t FROM '/etc/passwd'"), "COPY");
         assert_eq!(first_word("-- nothing"), "");
-        for refused in ["COMMIT", "rollback", "SET ROLE x", "LISTEN c", "COPY t TO STDOUT", "PREPARE q AS SELECT 1", ""] {
+        for refused in ["COMMIT", "rollback", "SET ROLE x", "LISTEN c", "COPY t TO STDOUT", "PREPARE q AS SELECT 1", ""]
+        {
             assert!(Statement::read(refused, "[]").is_err(), "{refused}");
         }
         assert!(Statement::read("CREATE TABLE t (n int)", "[1]").is_err());

@@ -120,9 +120,7 @@ impl Writer<'_> {
                 Some(retry(format!("whether it was written is unknown: {}", trouble::words(&error, self.user))))
             }
             Trouble::Away => Some(Err(self.away(&error))),
-            Trouble::Unclear | Trouble::Permanent => {
-                Some(Err(CallError::Retry(self.fault("could not write", &error))))
-            }
+            Trouble::Unclear | Trouble::Permanent => Some(Err(CallError::Retry(self.fault("could not write", &error)))),
         }
     }
 
