@@ -1,7 +1,6 @@
 //! Writes a call's statements in one transaction, and finds the rows to blame when the server refuses it (S108).
 
 use std::collections::HashMap;
-use std::ops::Range;
 use std::time::Duration;
 
 use serde_json::value::RawValue;
@@ -142,9 +141,8 @@ impl Writer<'_> {
         let mut searches = SEARCHED_ROWS;
         for statement in statements {
             // The next part is at the end.
-            let mut parts: Vec<Range<usize>> = vec![0..statement.items.len()];
-            while let Some(part) = parts.pop() {
-                let Some(items) = statement.items.get(part.clone()) else { continue };
+            let mut parts = vec![statement.items.as_slice()];
+            while let Some(items) = parts.pop() {
                 session.run("SAVEPOINT part").await.map_err(Broken::open)?;
                 let Err(error) = session.execute(&statement.sql, &parameter(items)).await else {
                     session.run("RELEASE SAVEPOINT part").await.map_err(Broken::open)?;
@@ -162,9 +160,8 @@ impl Writer<'_> {
                     let reason = format!("table `{}`: {words}", plain(statement.table));
                     refused.extend(items.iter().map(|item| Failure::reject(item.index, reason.clone())));
                 } else {
-                    let middle = part.start + part.len() / 2;
-                    parts.push(middle..part.end);
-                    parts.push(part.start..middle);
+                    let (first, second) = items.split_at(items.len() / 2);
+                    parts.extend([second, first]);
                 }
             }
         }
