@@ -5,6 +5,7 @@ mod services {
     mod help;
     mod http;
     mod mongo;
+    mod postgres;
     mod redis;
     mod servers;
 }

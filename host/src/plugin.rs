@@ -76,6 +76,8 @@ pub struct Grants {
     pub directories: Vec<Directory>,
     /// Names of environment variables that the guest sees.
     pub environment: Vec<String>,
+    /// Names of PostgreSQL sinks on whose connections the guest may run statements (S109).
+    pub postgres: Vec<String>,
 }
 
 /// One directory of the host that the guest sees.

@@ -1,5 +1,6 @@
 //! Destinations on this machine's disk: JSON lines, and the csv plugin.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -112,7 +113,7 @@ async fn csv_in(path: &Path) -> Arc<dyn Sink> {
     }))
     .unwrap();
     let artifact = plugins.load("sinks.plugin.csv", &options, Path::new("/")).await.unwrap();
-    Arc::new(PluginSink::start(artifact, "csv", &options).await.unwrap())
+    Arc::new(PluginSink::start(artifact, "csv", &options, &BTreeMap::new()).await.unwrap())
 }
 
 #[async_trait]

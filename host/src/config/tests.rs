@@ -321,6 +321,7 @@ fn every_finding_has_its_code() {
         ("C014", plugin("sha256: abc")),
         ("C015", with(one, "sinks: { filesystem: { log: { base_path: '' } } }")),
         ("C015", with(one, "collect: { component: '' }")),
+        ("C018", plugin("grants: { postgres: [main] }")),
     ] {
         assert_eq!(codes(&text), [code], "{text}{:?}", faults(&text));
     }
