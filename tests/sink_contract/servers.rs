@@ -200,6 +200,11 @@ macro_rules! collection {
                 self.0.read().await
             }
 
+            /// What is found comes in no order.
+            fn is_ordered(&self) -> bool {
+                false
+            }
+
             fn is_keyed(&self) -> bool {
                 $keyed
             }
