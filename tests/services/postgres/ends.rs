@@ -171,6 +171,30 @@ async fn s28_a_commit_without_an_answer_is_unknown() {
     }
 }
 
+/// An operator who ends a connection in the middle of a statement says nothing about its rows.
+#[tokio::test(flavor = "multi_thread")]
+async fn s76_a_connection_that_is_ended_is_away() {
+    let sql = "CREATE TABLE t (n int);
+        CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(30); RETURN NEW; END';
+        CREATE TRIGGER wait BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION wait()";
+    let place = Place::new("ended", sql);
+    let sink = Arc::new(place.sink(place.options()).await);
+    let call = {
+        let sink = Arc::clone(&sink);
+        tokio::spawn(async move { sink.deliver(&numbered(0, 2)).await })
+    };
+    let waiting =
+        "FROM pg_stat_activity WHERE query LIKE 'INSERT%' AND state = 'active' AND datname = current_database()";
+    while place.sql(&format!("SELECT count(*) {waiting}")) != "1" {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    place.sql(&format!("SELECT pg_terminate_backend(pid) {waiting}"));
+    assert!(away(call.await.unwrap()).contains("57P01"));
+    place.sql("DROP TRIGGER wait ON t");
+    assert_eq!(sink.deliver(&numbered(0, 2)).await, Ok(vec![]));
+    assert_eq!(place.sql("SELECT count(*) FROM t"), "2");
+}
+
 /// A password that changed, and a role that may have no more connections, keep rows waiting and refuse none.
 #[tokio::test(flavor = "multi_thread")]
 async fn s76_a_refused_login_is_away() {

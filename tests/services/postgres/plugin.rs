@@ -110,7 +110,7 @@ async fn s109_statements_and_their_limits() {
         (ask("SELECT count(*) FROM names", json!([])), json!([{ "count": 3 }])),
     ];
     for (record, expected) in good {
-        assert_eq!(collected(&collector, &[record.clone()]).await, [Ok(expected)], "{record}");
+        assert_eq!(collected(&collector, std::slice::from_ref(&record)).await, [Ok(expected)], "{record}");
     }
     let bad = [
         (ask("SELECT 1; DELETE FROM names", json!([])), "multiple commands"),
@@ -127,7 +127,7 @@ async fn s109_statements_and_their_limits() {
         (ask("SELECT repeat('x', 1000000) FROM generate_series(1, 20)", json!([])), "16777216 bytes"),
     ];
     for (record, part) in bad {
-        let told = collected(&collector, &[record.clone()]).await;
+        let told = collected(&collector, std::slice::from_ref(&record)).await;
         let why = told[0].as_ref().unwrap_err();
         assert!(why.starts_with("failed: ") && why.contains(part) && !why.contains("secret:"), "{record}: {why}");
     }

@@ -22,7 +22,7 @@ impl PostgresSink {
     pub(super) fn lazy_pool(&self) -> PgPool {
         PgPoolOptions::new()
             .min_connections(self.options.min_connections)
-            .max_connections(self.options.max_connections)
+            .max_connections(self.options.max_connections.max(1))
             .acquire_timeout(ACQUIRE_TIMEOUT)
             .after_connect(|connection, _| {
                 Box::pin(async move {
