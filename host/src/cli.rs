@@ -13,6 +13,7 @@ use assemble::NotStarted;
 mod assemble;
 mod check;
 mod demo;
+mod moment;
 mod render;
 mod run;
 mod summary;
@@ -27,10 +28,12 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Take records to the sinks until told to stop.
+    /// Take records to the sinks until told to stop, or, with --from and --until-end, a part of them again.
     Run {
         #[command(flatten)]
         file: File,
+        #[command(flatten)]
+        span: run::Request,
     },
     /// Check the configuration and load the plugins; with --connect also reach every server.
     Check {
@@ -132,10 +135,10 @@ fn dispatch(command: Command) -> Exit {
             render::report(&report, json);
             report.exit()
         }
-        Command::Run { file } => {
+        Command::Run { file, span } => {
             log("info");
             match file.load() {
-                Ok(loaded) => start(run::run(&loaded)),
+                Ok(loaded) => start(run::run(&loaded, &span)),
                 Err(faults) => {
                     render::faults(&faults);
                     Exit::Usage

@@ -22,7 +22,8 @@ use crate::sink::kafka::{Inherited, KafkaSink, Options as KafkaSinkOptions};
 use crate::sink::mongo::{self, MongoSink};
 use crate::sink::postgres::{self, PostgresSink};
 use crate::sink::redis::{self, RedisSink};
-use crate::source::kafka::{KafkaSource, Limits, probe};
+use crate::source;
+use crate::source::kafka::{KafkaSource, Limits, Span, probe};
 use crate::telemetry::Counters;
 
 /// How long a start waits for the source's brokers.
@@ -38,6 +39,21 @@ pub struct Assembly {
     pub source: KafkaSource,
     /// The source's topics with their partitions.
     pub topics: Vec<(String, i32)>,
+}
+
+/// What a run reads, and how much of it.
+pub struct Feed {
+    /// The topics, and the group under which offsets are committed.
+    pub kafka: source::kafka::Options,
+    /// The part of them.
+    pub span: Span,
+}
+
+impl Feed {
+    /// The configured topics under the configured group, without an end.
+    pub fn configured(loaded: &Loaded) -> Self {
+        Self { kafka: loaded.config.kafka.clone(), span: Span::default() }
+    }
 }
 
 /// Why nothing was started.
@@ -58,7 +74,7 @@ impl From<Fault> for NotStarted {
 ///
 /// # Errors
 /// The first step that failed, and all that failed in it. What was connected is closed again (S123).
-pub async fn assemble(loaded: &Loaded, counters: Arc<Counters>) -> Result<Assembly, NotStarted> {
+pub async fn assemble(loaded: &Loaded, feed: &Feed, counters: Arc<Counters>) -> Result<Assembly, NotStarted> {
     let config = &loaded.config;
     let plugins = Plugins::new(None)?;
     let collector: Arc<dyn Collect> = match &config.collect {
@@ -69,7 +85,7 @@ pub async fn assemble(loaded: &Loaded, counters: Arc<Counters>) -> Result<Assemb
         }
     };
     let sinks = sinks(loaded, &plugins).await?;
-    let topics = probe(&config.kafka, PROBE_TIMEOUT).await?;
+    let topics = probe(&feed.kafka, PROBE_TIMEOUT).await?;
     let dlq = dlq(loaded)?;
     connect(&sinks, &dlq).await?;
     if let Err(error) = collector.ready().await {
@@ -77,7 +93,7 @@ pub async fn assemble(loaded: &Loaded, counters: Arc<Counters>) -> Result<Assemb
         return Err(error.into_fault().into());
     }
     let window = Limits { records: config.window.max_records, bytes: config.window.max_bytes };
-    let source = KafkaSource::start(&config.kafka, window)?;
+    let source = KafkaSource::over(&feed.kafka, window, feed.span)?;
     let settings = Settings {
         checkpoint: config.checkpoint.clone(),
         window: config.window.clone(),
