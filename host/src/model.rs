@@ -105,7 +105,9 @@ pub struct Payload {
     /// Seconds until the destination forgets it (Redis); the sink refuses 0.
     pub ttl: Option<u32>,
     /// Headers, for plugin and Kafka sinks.
-    pub headers: Vec<(String, Option<Vec<u8>>)>,
+    pub headers: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    /// The time that the row carries to its sink, in milliseconds since the Unix epoch; left out, its record's.
+    pub timestamp: Option<i64>,
 }
 
 /// What may become of a row that a call did not write.
