@@ -13,6 +13,7 @@ use assemble::NotStarted;
 mod assemble;
 mod check;
 mod demo;
+mod dlq;
 mod moment;
 mod render;
 mod run;
@@ -45,6 +46,11 @@ enum Command {
         /// Print JSON for a machine to read.
         #[arg(long)]
         json: bool,
+    },
+    /// Look at what stands in the dead letter topic, and send it through again.
+    Dlq {
+        #[command(subcommand)]
+        command: dlq::Command,
     },
     /// Run a pipeline on this machine alone, with a broker inside this process.
     Demo {
@@ -139,6 +145,16 @@ fn dispatch(command: Command) -> Exit {
             log("info");
             match file.load() {
                 Ok(loaded) => start(run::run(&loaded, &span)),
+                Err(faults) => {
+                    render::faults(&faults);
+                    Exit::Usage
+                }
+            }
+        }
+        Command::Dlq { command } => {
+            log("warn");
+            match command.file().load() {
+                Ok(loaded) => start(dlq::run(&loaded, &command)),
                 Err(faults) => {
                     render::faults(&faults);
                     Exit::Usage

@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 
 use super::Exit;
 use crate::collect::{Collect, Passthrough};
-use crate::config::{Configured, Loaded};
+use crate::config::{Config, Configured, Loaded};
 use crate::model::{CallError, Fault, SinkKind};
 use crate::pipeline::dlq::DeadLetters;
 use crate::pipeline::dlq::kafka::{KafkaDlq, topic as dlq_topic};
@@ -23,7 +23,7 @@ use crate::sink::mongo::{self, MongoSink};
 use crate::sink::postgres::{self, PostgresSink};
 use crate::sink::redis::{self, RedisSink};
 use crate::source;
-use crate::source::kafka::{KafkaSource, Limits, Span, probe};
+use crate::source::kafka::{Brokers, First, KafkaSource, Limits, OnOffsetGap, Span, probe};
 use crate::telemetry::Counters;
 
 /// How long a start waits for the source's brokers.
@@ -54,6 +54,32 @@ impl Feed {
     pub fn configured(loaded: &Loaded) -> Self {
         Self { kafka: loaded.config.kafka.clone(), span: Span::default() }
     }
+}
+
+/// The dead letter topic as a source, under a group of its own (S96).
+pub fn dlq_feed(loaded: &Loaded, group: String) -> Feed {
+    let Config { kafka, dlq, .. } = &loaded.config;
+    let mut properties = kafka.properties.clone();
+    let brokers = if dlq.brokers.is_empty() {
+        // A member's name is its group's, and a letter is never passed over.
+        properties.remove("group.instance.id");
+        properties.remove("auto.offset.reset");
+        kafka.brokers.clone()
+    } else {
+        properties.clear();
+        Brokers::One(dlq.brokers.clone())
+    };
+    let kafka = source::kafka::Options {
+        brokers,
+        properties,
+        source_topic: dlq_topic(dlq, &kafka.topics()),
+        source_topics: Vec::new(),
+        group,
+        // Letters expire: what is gone cannot be replayed, and is no reason not to replay the rest.
+        on_offset_gap: OnOffsetGap::Continue,
+        ..kafka.clone()
+    };
+    Feed { kafka, span: Span { first: Some(First::Earliest), until_end: true } }
 }
 
 /// Why nothing was started.

@@ -24,10 +24,12 @@ mod poller;
 mod probe;
 mod reader;
 mod rewind;
+mod scan;
 
 pub use config::First;
 pub use probe::probe;
 pub use reader::KafkaReader;
+pub use scan::{Begin, scan};
 
 use context::{Bell, Context};
 use poller::{Command, Poller};

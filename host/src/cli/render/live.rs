@@ -43,7 +43,7 @@ fn counts(summary: &Summary) -> String {
 }
 
 /// Thousands set apart by commas.
-fn grouped(number: u64) -> String {
+pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (place, digit) in digits.chars().enumerate() {

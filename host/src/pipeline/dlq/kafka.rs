@@ -112,7 +112,7 @@ fn nowhere() -> TopicPartition {
 
 /// Adds a letter as a row: its value in the format asked for, and under its record's key, so that the letters of one key
 /// stay in order.
-pub(super) fn push(batch: &mut Batch, letter: &Letter, format: DlqFormat, without_payload: bool) {
+pub(in crate::pipeline) fn push(batch: &mut Batch, letter: &Letter, format: DlqFormat, without_payload: bool) {
     let format = letter.form.unwrap_or(format);
     let mut headers = letter.facts(format, !without_payload);
     let json;
