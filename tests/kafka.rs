@@ -5,6 +5,8 @@
 mod backfill;
 #[path = "kafka/binary.rs"]
 mod binary;
+#[path = "kafka/dlq.rs"]
+mod dlq;
 #[path = "kafka/end_to_end.rs"]
 mod end_to_end;
 #[path = "kafka/help.rs"]
