@@ -51,7 +51,8 @@ async fn s51_from_the_earliest_to_the_end_under_a_group_of_its_own() {
 async fn s51_from_a_time() {
     let topic = topic("backfill", 3).await;
     let start = 1_769_860_800_000; // 2026-01-31T12:00:00Z
-    let aged = |offset: i64| numbered(10).zip(0..).map(move |(row, n)| Row { timestamp: Some(start + offset + n), ..row });
+    let aged =
+        |offset: i64| numbered(10).zip(0..).map(move |(row, n)| Row { timestamp: Some(start + offset + n), ..row });
     produce(&topic, 0, aged(-4));
     produce(&topic, 1, aged(-100));
     produce(&topic, 2, aged(5));

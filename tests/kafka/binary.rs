@@ -89,11 +89,7 @@ impl Scene {
             panic!("`{arguments:?}` does not end: {}", String::from_utf8_lossy(&ended.recv().unwrap().stderr));
         });
         waiting.join().unwrap().unwrap();
-        Told {
-            code: status.code(),
-            out: String::from_utf8(stdout).unwrap(),
-            err: String::from_utf8(stderr).unwrap(),
-        }
+        Told { code: status.code(), out: String::from_utf8(stdout).unwrap(), err: String::from_utf8(stderr).unwrap() }
     }
 
     /// The same, which has to end with code 0.

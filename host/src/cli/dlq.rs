@@ -52,8 +52,9 @@ pub enum Command {
     },
     /// Send dead letters through the configured pipeline again. What fails again becomes a new letter.
     ///
-    /// It commits under a consumer group of its own, so that a second replay goes on where the first one ended. One with
-    /// filters has a group for just these: what it delivers is delivered again by a later one with other filters or none.
+    /// It commits under a consumer group of its own, so that a second replay goes on where the first one ended, as long as
+    /// the brokers keep that group's offsets (`offsets.retention.minutes`). A replay with filters has a group for just
+    /// these: what it delivers is delivered again by a later one with other filters or none.
     Replay {
         #[command(flatten)]
         file: File,

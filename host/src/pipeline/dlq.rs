@@ -6,7 +6,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::json;
 
 use super::options::DlqFormat;
-use crate::model::{Batch, FailureKind, Fault, Offset, TopicPartition};
+use crate::model::{Batch, FailureKind, Fault, Headers, Offset, TopicPartition};
 use payload::{Encoding, record_text};
 
 pub mod kafka;
@@ -76,7 +76,7 @@ pub struct Letter {
     /// The record's timestamp in milliseconds since the Unix epoch, -1 when unknown.
     pub timestamp: i64,
     /// The record's headers, in order.
-    pub headers: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    pub headers: Headers,
     /// The payloads, each complete with its routing fields (S90).
     pub payloads: Vec<String>,
     /// The format to write it in where it cannot be the configured one, because only the payloads or only the record is

@@ -1,6 +1,7 @@
 //! Dead letters sent through again (S96): a collector that yields what letters keep, and a queue that takes what fails again
 //! as a further letter of the same record.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -9,7 +10,7 @@ use super::NamedSink;
 use super::dlq::{Content, Opened, open};
 use super::route::Routes;
 use crate::collect::{Collect, Collected, DeliveryError, Window};
-use crate::model::{Action, Batch, CallError, Failure, FailureKind, Payload, SinkKind, TopicPartition};
+use crate::model::{Action, Batch, CallError, Failure, FailureKind, Offset, Payload, SinkKind, TopicPartition};
 
 mod again;
 mod run;
@@ -62,8 +63,25 @@ pub enum Verdict {
 pub struct Choice {
     /// Those that are meant,
     pub filter: Filter,
-    /// unless they were replayed as often as this.
+    /// unless they were replayed as often as this
     pub max_replays: u32,
+    /// or were taken up by a replay of all letters already.
+    pub handled: Handled,
+}
+
+/// How far a replay of all letters has come.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Handled {
+    /// What it has committed.
+    pub below: BTreeMap<TopicPartition, Offset>,
+    /// Its own bound: letters that were replayed as often it has left alone.
+    pub max_replays: u32,
+}
+
+impl Handled {
+    fn has(&self, partition: &TopicPartition, offset: Offset, replays: u32) -> bool {
+        replays < self.max_replays && self.below.get(partition).is_some_and(|below| offset < *below)
+    }
 }
 
 impl Choice {
@@ -74,6 +92,9 @@ impl Choice {
             Ok(opened) if !self.filter.takes(&opened) => Verdict::Pass(Passed::NotMeant),
             Ok(opened) if opened.letter.replays >= self.max_replays => Verdict::Pass(Passed::TooOften),
             Ok(opened) if opened.content == Content::Omitted => Verdict::Pass(Passed::Omitted),
+            Ok(opened) if self.handled.has(&batch.source, batch.offsets[row], opened.letter.replays) => {
+                Verdict::Pass(Passed::Handled)
+            }
             Ok(opened) => Verdict::Take(Box::new(opened)),
         }
     }

@@ -29,7 +29,7 @@ mod scan;
 pub use config::First;
 pub use probe::probe;
 pub use reader::KafkaReader;
-pub use scan::{Begin, scan};
+pub use scan::{Begin, committed, scan};
 
 use context::{Bell, Context};
 use poller::{Command, Poller};

@@ -14,8 +14,8 @@ use crate::config::Loaded;
 use crate::model::Batch;
 use crate::pipeline;
 use crate::pipeline::options::OnSendFailure;
-use crate::pipeline::replay::{Again, Choice, Filter, Replay, Tally, Totals, Verdict};
-use crate::source::kafka::{Begin, scan};
+use crate::pipeline::replay::{Again, Choice, Filter, Handled, Replay, Tally, Totals, Verdict};
+use crate::source::kafka::{Begin, committed, scan};
 use crate::telemetry::Counters;
 
 /// How often a letter is replayed unless more is asked for.
@@ -37,10 +37,10 @@ pub struct Replayed {
 /// The group that a replay commits under: one for all letters, and one for each choice of them, so that what one leaves out
 /// is still there for the other.
 fn group(configured: &str, choice: &Choice) -> String {
-    if *choice == (Choice { max_replays: MAX_REPLAYS, ..Choice::default() }) {
+    if choice.filter == Filter::default() && choice.max_replays == MAX_REPLAYS {
         return format!("{configured}-replay");
     }
-    let Choice { filter: Filter { sink, error, since, until }, max_replays } = choice;
+    let Choice { filter: Filter { sink, error, since, until }, max_replays, .. } = choice;
     let text = serde_json::json!([sink, error, since, until, max_replays]).to_string();
     let hash = hex::encode(Sha256::digest(text.as_bytes()));
     format!("{configured}-replay-{}", hash.get(..HASH_CHARS).unwrap_or(&hash))
@@ -51,10 +51,17 @@ fn group(configured: &str, choice: &Choice) -> String {
 /// # Errors
 /// What kept it from starting, with the code that says so.
 pub async fn replay(loaded: &Loaded, filter: Filter, max_replays: u32, dry_run: bool) -> Result<Exit, NotStarted> {
-    let choice = Choice { filter, max_replays };
+    let mut choice = Choice { filter, max_replays, ..Choice::default() };
     let (_, partitions) = topic(loaded).await?;
-    let feed = dlq_feed(loaded, group(&loaded.config.kafka.group, &choice));
+    let configured = &loaded.config.kafka.group;
+    let feed = dlq_feed(loaded, group(configured, &choice));
+    let all = dlq_feed(loaded, group(configured, &Choice { max_replays: MAX_REPLAYS, ..Choice::default() }));
     let (topic, group) = (feed.kafka.source_topic.clone(), feed.kafka.group.clone());
+    if group != all.kafka.group {
+        // What a replay of all letters has delivered is not delivered again because some are named now.
+        let below = committed(&all.kafka, (&topic, partitions)).await?;
+        choice.handled = Handled { below, max_replays: MAX_REPLAYS };
+    }
     let tally = Arc::new(Tally::default());
     let replayed = |skipped| Replayed { totals: tally.totals(), skipped, max_replays };
     if dry_run {
@@ -94,11 +101,12 @@ mod tests {
     /// S96: one group for all letters, another for each choice of them, the same every time.
     #[test]
     fn s96_a_choice_has_a_group_of_its_own() {
-        let all = Choice { filter: Filter::default(), max_replays: MAX_REPLAYS };
+        let all = Choice { max_replays: MAX_REPLAYS, ..Choice::default() };
         assert_eq!(group("out", &all), "out-replay");
         let sink = |sink: &str| Choice {
             filter: Filter { sink: Some(sink.into()), ..Filter::default() },
             max_replays: MAX_REPLAYS,
+            ..Choice::default()
         };
         assert_eq!(group("out", &sink("kafka/a")), group("out", &sink("kafka/a")));
         assert_ne!(group("out", &sink("kafka/a")), group("out", &sink("kafka/b")));

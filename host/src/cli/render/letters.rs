@@ -24,11 +24,10 @@ pub fn list(list: &List, as_json: bool) {
     let shown = list.entries.iter().filter(|entry| entry.listed.is_ok()).count() as u64;
     let which = if shown < list.matching { format!("{} of ", grouped(shown)) } else { String::new() };
     err(&format!(
-        "{which}{} that {} meant, {} unreadable, {} records in {}\n",
+        "{which}{}, {} unreadable, {} in {}\n",
         counted(list.matching, "letter"),
-        if list.matching == 1 { "is" } else { "are" },
         grouped(list.unreadable),
-        grouped(list.all),
+        counted(list.all, "record"),
         escape(&list.topic)
     ));
 }
@@ -65,8 +64,7 @@ fn table(entries: &[Entry]) -> String {
     let widths: [usize; 6] = std::array::from_fn(width);
     let mut text = String::new();
     for row in &rows {
-        let cells: Vec<String> =
-            row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
         let _ = writeln!(text, "{}", cells.join("  ").trim_end());
     }
     text
@@ -275,6 +273,7 @@ fn passed(replayed: &Replayed) -> String {
     let parts = [
         (totals.not_meant, "not meant by the filters".to_owned()),
         (totals.too_often, format!("replayed {} already", counted(replayed.max_replays.into(), "time"))),
+        (totals.handled, "replayed by a replay of all".to_owned()),
         (totals.omitted, "without their payload".to_owned()),
         (totals.unreadable, "unreadable".to_owned()),
     ];
@@ -309,8 +308,11 @@ mod tests {
             error: error.into(),
         };
         let entry = |listed| Entry { letter: "orders_dlq[0]@7".into(), failed_at: 1_700_000_000_250, listed };
-        let entries =
-            [entry(Ok(listed("no\u{1b}[2J\n  column"))), entry(Err("it has no value".into())), entry(Ok(listed(&"x".repeat(200))))];
+        let entries = [
+            entry(Ok(listed("no\u{1b}[2J\n  column"))),
+            entry(Err("it has no value".into())),
+            entry(Ok(listed(&"x".repeat(200)))),
+        ];
         let long = format!("{}…", "x".repeat(100));
         insta::assert_snapshot!(table(&entries).replace(&long, "[cut]"), @r"
         record           sink           failed at                attempts  replays  error

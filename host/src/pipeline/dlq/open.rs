@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::payload::{Encoding, parse_payload, record_text, record_value};
 use super::{COLLECT, Letter, names};
-use crate::model::{Batch, FailureKind, Payload, SinkKind, TopicPartition};
+use crate::model::{Batch, FailureKind, Headers, Payload, SinkKind, TopicPartition};
 use crate::pipeline::options::DlqFormat;
 
 /// A letter, and what sending it through again starts from.
@@ -64,7 +64,8 @@ pub fn open(batch: &Batch, row: usize) -> Result<Opened, String> {
         DlqFormat::Raw => facts.fields()?,
         DlqFormat::Json => {
             let value = record.value.ok_or("it has no value")?;
-            serde_json::from_slice::<Fields>(value).map_err(|error| format!("its value has not the seven fields: {error}"))?
+            serde_json::from_slice::<Fields>(value)
+                .map_err(|error| format!("its value has not the seven fields: {error}"))?
         }
     };
     let kind = SinkKind::from_name(&fields.sink_type);
@@ -100,7 +101,8 @@ pub fn open(batch: &Batch, row: usize) -> Result<Opened, String> {
         }
         (DlqFormat::Json, Some(kind)) => {
             letter.form = Some(DlqFormat::Json);
-            let payloads = letter.payloads.iter().map(|text| parse_payload(kind, text)).collect::<Result<Vec<_>, _>>()?;
+            let payloads =
+                letter.payloads.iter().map(|text| parse_payload(kind, text)).collect::<Result<Vec<_>, _>>()?;
             if payloads.is_empty() {
                 return Err("it has no payload".into());
             }
@@ -152,7 +154,7 @@ impl<'b> Facts<'b> {
     }
 
     /// The record's own headers.
-    fn source_headers(&self) -> Result<Vec<(Vec<u8>, Option<Vec<u8>>)>, String> {
+    fn source_headers(&self) -> Result<Headers, String> {
         let mut headers = Vec::new();
         for (name, value) in self.batch.headers(self.row) {
             let name = match name.strip_prefix(names::SOURCE_HEADER_B64.as_bytes()) {

@@ -97,7 +97,8 @@ type Fields<'t> = BTreeMap<Cow<'t, str>, &'t RawValue>;
 /// # Errors
 /// What is wrong with it, in words.
 pub fn parse_payload(kind: SinkKind, text: &str) -> Result<Payload, String> {
-    let fields: Fields<'_> = serde_json::from_str(text).map_err(|error| format!("a payload is no JSON object: {error}"))?;
+    let fields: Fields<'_> =
+        serde_json::from_str(text).map_err(|error| format!("a payload is no JSON object: {error}"))?;
     let value = match (fields.get("data"), fields.get("data_text"), fields.get("data_b64")) {
         (Some(data), None, None) if data.get() == "null" => None,
         (Some(data), None, None) => Some(data.get().as_bytes().to_vec()),

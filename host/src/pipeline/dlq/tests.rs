@@ -99,8 +99,6 @@ fn s96_what_is_no_letter_says_why() {
     }
 }
 
-type Headers = Vec<(Vec<u8>, Option<Vec<u8>>)>;
-
 prop_compose! {
     fn text_or_bytes()(bytes in prop_oneof![
         Just(Vec::new()),

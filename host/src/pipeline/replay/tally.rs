@@ -15,6 +15,8 @@ pub enum Passed {
     NotMeant,
     /// It was replayed as often as may be.
     TooOften,
+    /// A replay of all letters has taken it up already.
+    Handled,
     /// Its payloads were left out of it for their size.
     Omitted,
     /// It is no letter of ours, and why.
@@ -32,6 +34,7 @@ struct Counts {
     taken: u64,
     not_meant: u64,
     too_often: u64,
+    handled: u64,
     omitted: u64,
     unreadable: u64,
     again: HashSet<(TopicPartition, Offset)>,
@@ -49,6 +52,8 @@ pub struct Totals {
     pub not_meant: u64,
     /// Letters replayed too often already.
     pub too_often: u64,
+    /// Letters that a replay of all has taken up already.
+    pub handled: u64,
     /// Letters without payloads.
     pub omitted: u64,
     /// What is no letter of ours.
@@ -58,7 +63,7 @@ pub struct Totals {
 impl Totals {
     /// Letters that stay where they are, for any reason.
     pub fn passed(&self) -> u64 {
-        self.not_meant + self.too_often + self.omitted + self.unreadable
+        self.not_meant + self.too_often + self.handled + self.omitted + self.unreadable
     }
 }
 
@@ -95,6 +100,7 @@ impl Tally {
         match passed {
             Passed::NotMeant => counts.not_meant += 1,
             Passed::TooOften => counts.too_often += 1,
+            Passed::Handled => counts.handled += 1,
             Passed::Omitted => {
                 tracing::warn!(letter = partition.at(offset), "passed over: its payload was too large to be kept");
                 counts.omitted += 1;
@@ -124,6 +130,7 @@ impl Tally {
             again: counts.again.len() as u64 + counts.uncounted,
             not_meant: counts.not_meant,
             too_often: counts.too_often,
+            handled: counts.handled,
             omitted: counts.omitted,
             unreadable: counts.unreadable,
         }

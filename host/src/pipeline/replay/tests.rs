@@ -92,16 +92,17 @@ fn posted(letters: &[(Letter, DlqFormat)]) -> Arc<Batch> {
 }
 
 fn sinks() -> Vec<NamedSink> {
-    let mut sinks: Vec<NamedSink> = [(SinkKind::Filesystem, "log"), (SinkKind::Filesystem, "other"), (SinkKind::Kafka, "out")]
-        .map(|(kind, name)| NamedSink::new(kind, name, Arc::new(Anywhere)))
-        .into();
+    let mut sinks: Vec<NamedSink> =
+        [(SinkKind::Filesystem, "log"), (SinkKind::Filesystem, "other"), (SinkKind::Kafka, "out")]
+            .map(|(kind, name)| NamedSink::new(kind, name, Arc::new(Anywhere)))
+            .into();
     sinks[1].delivery.topics = vec!["elsewhere".into()];
     sinks
 }
 
 fn replay(inner: Arc<dyn Collect>) -> (Replay, Arc<Tally>) {
     let tally = Arc::new(Tally::default());
-    let choice = Choice { filter: Filter::default(), max_replays: 3 };
+    let choice = Choice { max_replays: 3, ..Choice::default() };
     (Replay::new(inner, sinks(), choice, tally.clone()), tally)
 }
 
@@ -110,7 +111,8 @@ async fn yielded(replay: &Replay, batch: &Arc<Batch>) -> (Vec<String>, Vec<Failu
     let Ok(Collected::Payloads { payloads, failed }) = replay.collect(batch).await else { panic!("no payloads") };
     let payloads = flat(payloads).into_iter().map(|(kind, payload)| {
         let value = String::from_utf8(payload.value.unwrap_or_default()).unwrap();
-        let (target, time) = (payload.target.unwrap_or_default(), payload.timestamp.unwrap_or_default() - 1_600_000_000_000);
+        let (target, time) =
+            (payload.target.unwrap_or_default(), payload.timestamp.unwrap_or_default() - 1_600_000_000_000);
         format!("{kind}/{} {} {value} {target} {time}", payload.sink, payload.index)
     });
     (payloads.collect(), failed)
@@ -150,8 +152,13 @@ async fn s96_letters_become_what_they_keep() {
     assert_eq!(
         *witness.asked.lock().unwrap(),
         [
-            "orders[1] [8, 9]", "window orders[1] 8..=9 2", "orders[1] [4]", "window orders[1] 4..=4 1",
-            "clicks[1] [5]", "window clicks[1] 5..=5 1", "clicks[1] [6]",
+            "orders[1] [8, 9]",
+            "window orders[1] 8..=9 2",
+            "orders[1] [4]",
+            "window orders[1] 4..=4 1",
+            "clicks[1] [5]",
+            "window clicks[1] 5..=5 1",
+            "clicks[1] [6]",
         ]
     );
     assert_eq!(tally.totals().taken, 6);
@@ -166,7 +173,10 @@ async fn s96_without_a_collector_every_sink_gets_the_record() {
     assert_eq!(payloads, ["filesystem/log 0 x orders[1].jsonl 7", "kafka/out 0 x orders[1].jsonl 7"]);
     let Ok(Collected::Payloads { payloads, .. }) = replay.collect(&letters).await else { panic!("no payloads") };
     let payload = &payloads[0].1[0];
-    assert_eq!((payload.key.as_deref(), &payload.headers[0]), (Some(&b"k"[..]), &(b"trace".to_vec(), Some(vec![0xff]))));
+    assert_eq!(
+        (payload.key.as_deref(), &payload.headers[0]),
+        (Some(&b"k"[..]), &(b"trace".to_vec(), Some(vec![0xff])))
+    );
 }
 
 /// S63, S96: what the collector answers about a record is about its letter; from one to retry on nothing else is asked.
@@ -202,7 +212,8 @@ async fn s96_what_is_passed_over_is_counted_once() {
 /// S96: filters look at the sink, the error and the time.
 #[test]
 fn s96_filters() {
-    let letter = Letter { error: "no column `a`".into(), ..of_sink(SinkKind::Postgres, "main", record("orders", 1, b"1")) };
+    let letter =
+        Letter { error: "no column `a`".into(), ..of_sink(SinkKind::Postgres, "main", record("orders", 1, b"1")) };
     let opened = open(&posted(&[(letter, DlqFormat::Json)]), 0).unwrap();
     let sink = |sink: &str| Filter { sink: Some(sink.into()), ..Filter::default() };
     let error = |error: &str| Filter { error: Some(error.into()), ..Filter::default() };
@@ -254,7 +265,12 @@ async fn s92_what_fails_again_is_still_about_its_record() {
     let (kept, tally) = (Arc::new(Kept::default()), Arc::new(Tally::default()));
     let again = Again::new(kept.clone(), tally.clone());
     for row in 0..3 {
-        let failed = Letter { error: "again".into(), failed_at: 1_800_000_000_000, attempt_count: 4, ..Letter::of_record(&posted, row) };
+        let failed = Letter {
+            error: "again".into(),
+            failed_at: 1_800_000_000_000,
+            attempt_count: 4,
+            ..Letter::of_record(&posted, row)
+        };
         let to_sink = Letter {
             sink_type: "filesystem".into(),
             sink_name: "log".into(),
@@ -283,4 +299,19 @@ async fn s92_what_fails_again_is_still_about_its_record() {
     let sinks: Vec<String> = kept.iter().map(|letter| format!("{}/{}", letter.sink_type, letter.sink_name)).collect();
     assert_eq!(sinks, ["collect/", "filesystem/log", "kafka/out", "filesystem/log", "kafka/out", "filesystem/log"]);
     assert_eq!(kept[2].payloads, letters[1].0.payloads);
+}
+
+/// S96: what a replay of all letters has taken up is not taken up again by one of some; what it had left alone is.
+#[test]
+fn s96_what_was_replayed_with_all_is_not_replayed_with_some() {
+    let often = Letter { replays: 3, ..record("orders", 2, b"2") };
+    let letters = posted(&[
+        (record("orders", 1, b"1"), DlqFormat::Json),
+        (often, DlqFormat::Json),
+        (record("orders", 3, b"3"), DlqFormat::Json),
+    ]);
+    let handled = Handled { below: [(letters.source.clone(), 102)].into(), max_replays: 3 };
+    let choice = Choice { max_replays: 10, handled, ..Choice::default() };
+    let taken: Vec<bool> = (0..3).map(|row| matches!(choice.verdict(&letters, row), Verdict::Take(_))).collect();
+    assert_eq!(taken, [false, true, true]);
 }

@@ -68,8 +68,7 @@ pub(super) fn resolve(
             (_, First::Earliest) => low,
             (_, First::Latest) => high,
             (_, First::At(_)) => {
-                let found =
-                    timed.as_ref().and_then(|list| list.find_partition(&partition.topic, partition.partition));
+                let found = timed.as_ref().and_then(|list| list.find_partition(&partition.topic, partition.partition));
                 found_at(found.map(|element| element.error().map(|()| element.offset())), low, high)
                     .map_err(unresolved)?
             }

@@ -49,6 +49,43 @@ pub async fn scan<T: Send + 'static>(
         .map_err(|error| Fault::host("the topic was not read to its end").because(error))?
 }
 
+/// What the group of the options has committed; nothing for partitions of which it has committed nothing.
+///
+/// # Errors
+/// Owner `config` when the cluster refuses access, owner `host` when it does not answer.
+pub async fn committed(
+    options: &Options,
+    (topic, count): (&str, i32),
+) -> Result<BTreeMap<TopicPartition, Offset>, Fault> {
+    let partitions: Vec<TopicPartition> = (0..count).map(|partition| TopicPartition::new(topic, partition)).collect();
+    let client = config::consumer(options)?.client;
+    let asked = tokio::task::spawn_blocking(move || {
+        let consumer: BaseConsumer<Context> = client.create_with_context(Context::default())?;
+        let list = consumer.committed_offsets(offsets::list(&partitions), QUESTION_TIMEOUT)?;
+        let of = |partition: &TopicPartition| match list
+            .find_partition(&partition.topic, partition.partition)
+            .map(|element| element.offset())
+        {
+            Some(Position::Offset(offset)) => Some((partition.clone(), offset)),
+            _ => None,
+        };
+        Ok::<_, KafkaError>(partitions.iter().filter_map(of).collect())
+    });
+    match asked.await {
+        Ok(found) => found.map_err(unread),
+        Err(error) => Err(Fault::host("the group's offsets were not read").because(error)),
+    }
+}
+
+fn unread(error: KafkaError) -> Fault {
+    match error.rdkafka_error_code() {
+        Some(code @ (RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::GroupAuthorizationFailed)) => {
+            refused(code)
+        }
+        _ => Fault::host("the topic cannot be read").because(error),
+    }
+}
+
 fn look<T>(
     options: &Options,
     partitions: Vec<TopicPartition>,
@@ -62,12 +99,6 @@ fn look<T>(
     let consumer: BaseConsumer<Context> = client
         .create_with_context(Context::default())
         .map_err(|error| Fault::config("the Kafka consumer cannot be created").because(error))?;
-    let unread = |error: KafkaError| match error.rdkafka_error_code() {
-        Some(code @ (RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::GroupAuthorizationFailed)) => {
-            refused(code)
-        }
-        _ => Fault::host("the topic cannot be read").because(error),
-    };
     let mut ends: BTreeMap<TopicPartition, Offset> = BTreeMap::new();
     let mut list = TopicPartitionList::new();
     for Extent { partition, start, end } in extents(&consumer, partitions, begin).map_err(unknown)? {

@@ -4,7 +4,7 @@ use std::sync::Mutex;
 
 use super::*;
 use crate::model::Answer;
-use crate::sink::{Description, Style};
+use crate::sink::Description;
 
 /// Takes everything below a size, and remembers it.
 #[derive(Default)]
