@@ -178,11 +178,18 @@ impl Replay {
 
     /// Asks the collector about a run's records.
     async fn collect_run(&self, run: &Run) -> Result<(Vec<(SinkKind, Payload)>, Vec<Failure>), CallError> {
-        let (yielded, mut failed) = match self.inner.collect(&run.batch).await? {
+        if let Some((kind, name)) = &run.sink
+            && let Err(error) = self.routes.resolve(*kind, name)
+        {
+            // S72: a sink that is gone takes nothing, which is said and never passed over.
+            let reason = error.to_string();
+            let rows = (0u32..).take(run.batch.len());
+            return Ok((Vec::new(), rows.map(|row| Failure::reject(run.index(row), reason.clone())).collect()));
+        }
+        let (mut payloads, mut failed) = match self.inner.collect(&run.batch).await? {
             Collected::Passthrough => (run.passed_through(&self.sinks), Vec::new()),
             Collected::Payloads { payloads, failed } => (flat(payloads), failed),
         };
-        let mut payloads: Vec<(SinkKind, Payload)> = yielded;
         // Asked again for its last records anyway: the window is complete only then.
         let complete = failed.iter().all(|failure| failure.kind != FailureKind::Retry);
         if complete && run.sink.is_none() && self.inner.has_window_hook() {

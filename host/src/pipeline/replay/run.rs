@@ -52,9 +52,13 @@ impl Run {
         Some(Window { source: self.batch.source.clone(), first, last, records })
     }
 
-    /// Every record for every sink that takes its topic.
+    /// Every record for the run's sink, or for every sink that takes its topic.
     pub(super) fn passed_through(&self, sinks: &[NamedSink]) -> Vec<(SinkKind, Payload)> {
-        let takers = || sinks.iter().filter(|sink| sink.delivery.takes(&self.batch.source.topic));
+        let is_taker = |sink: &&NamedSink| match &self.sink {
+            Some((kind, name)) => sink.kind == *kind && sink.name == *name,
+            None => sink.delivery.takes(&self.batch.source.topic),
+        };
+        let takers = || sinks.iter().filter(is_taker);
         let mut payloads = Vec::new();
         for (row, record) in self.batch.rows().enumerate() {
             let headers = self.batch.headers(row).map(|(name, value)| (name.to_vec(), value.map(<[u8]>::to_vec)));

@@ -315,3 +315,19 @@ fn s96_what_was_replayed_with_all_is_not_replayed_with_some() {
     let taken: Vec<bool> = (0..3).map(|row| matches!(choice.verdict(&letters, row), Verdict::Take(_))).collect();
     assert_eq!(taken, [false, true, true]);
 }
+
+/// S72, S96: a letter whose sink is gone is refused with the reason, in either format; one for a sink that has stopped taking
+/// its topic still goes there.
+#[tokio::test]
+async fn s72_a_sink_that_is_gone_is_said() {
+    let (replay, _) = replay(Arc::new(crate::collect::Passthrough));
+    let gone = of_sink(SinkKind::Kafka, "gone", record("orders", 7, b"1"));
+    let (payloads, failed) = yielded(&replay, &posted(&[(gone.clone(), DlqFormat::Raw)])).await;
+    assert!(payloads.is_empty() && failed[0].reason.starts_with("SinkNotConfiguredError"), "{payloads:?} {failed:?}");
+    let batch = posted(&[(gone, DlqFormat::Json)]);
+    let Ok(Collected::Payloads { payloads, .. }) = replay.collect(&batch).await else { panic!("no payloads") };
+    assert!(replay.routes.route(&batch, payloads).unwrap().refused[&0].starts_with("SinkNotConfiguredError"));
+    let other = of_sink(SinkKind::Filesystem, "other", record("orders", 8, b"1"));
+    let (payloads, _) = yielded(&replay, &posted(&[(other, DlqFormat::Raw)])).await;
+    assert_eq!(payloads, ["filesystem/other 0 1 orders[1].jsonl 8"]);
+}
