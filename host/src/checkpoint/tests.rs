@@ -76,6 +76,7 @@ fn s99_at_the_end_nothing_is_waited_for() {
     assert!(is_read(&partition.next(0, false)));
     partition.hurry();
     assert_eq!(cut(&mut partition, 0), Some(4));
+    assert!(is_read(&partition.next(0, false)));
     window(&mut partition, &[4]);
     assert!(is_read(&partition.next(0, false)));
 }
