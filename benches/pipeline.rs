@@ -5,8 +5,12 @@
 //! another number of records, `TIDEGATE_BENCH_ROUNDS` for another number of rounds.
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout, reason = "a measurement")]
 
-#[path = "../tests/support/broker.rs"]
-mod broker;
+#[path = "../tests/support"]
+mod support {
+    pub mod broker;
+    pub mod certificates;
+    pub mod child;
+}
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write as _};
@@ -48,7 +52,7 @@ struct Run {
 async fn main() {
     let number = |name, default| std::env::var(name).map_or(default, |text| text.parse().unwrap());
     let records = number("TIDEGATE_BENCH_RECORDS", RECORDS) / PARTITIONS * PARTITIONS;
-    let mut broker = broker::Broker::start();
+    let mut broker = support::broker::Broker::start();
     broker.create_topic(TOPIC, i32::try_from(PARTITIONS).unwrap(), &[]).await;
     let dir = tempfile::tempdir().unwrap();
     let mut bench = Bench { brokers: broker.bootstrap(), records, dir, next: 0 };

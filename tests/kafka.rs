@@ -5,15 +5,28 @@
 mod backfill;
 #[path = "kafka/binary.rs"]
 mod binary;
+#[path = "kafka/complete.rs"]
+mod complete;
+#[path = "kafka/disk.rs"]
+mod disk;
 #[path = "kafka/dlq.rs"]
 mod dlq;
 #[path = "kafka/end_to_end.rs"]
 mod end_to_end;
 #[path = "kafka/help.rs"]
 mod help;
+#[path = "kafka/secured.rs"]
+mod secured;
 #[path = "kafka/sink.rs"]
 mod sink;
 #[path = "kafka/source.rs"]
 mod source;
-#[path = "support/broker.rs"]
-mod support_broker;
+#[path = "kafka/start.rs"]
+mod start;
+#[path = "support"]
+mod support {
+    pub mod broker;
+    pub mod certificates;
+    pub mod child;
+    pub mod servers;
+}

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tidegate::model::{Batch, Fault, TopicPartition};
 use tidegate::plugin::{Artifact, Options, PluginCollector, PluginSink, Plugins};
+use tidegate::sink::Queries;
 
 #[path = "plugin_contract/collector.rs"]
 mod collector;
@@ -50,12 +51,12 @@ async fn loaded(place: &str, options: &Options) -> Result<Artifact, Fault> {
 
 async fn faulty_sink(more: Value) -> Result<PluginSink, Fault> {
     let options = configured(&guest("faulty-sink"), more);
-    PluginSink::start(loaded(SINK, &options).await?, "faulty", &options).await
+    PluginSink::start(loaded(SINK, &options).await?, "faulty", &options, &Queries::new()).await
 }
 
 async fn faulty_collector(more: Value) -> Result<PluginCollector, Fault> {
     let options = configured(&guest("faulty-collector"), more);
-    PluginCollector::start(loaded(COLLECT, &options).await?, &options).await
+    PluginCollector::start(loaded(COLLECT, &options).await?, &options, &Queries::new()).await
 }
 
 fn orders(partition: i32) -> TopicPartition {

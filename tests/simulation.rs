@@ -21,7 +21,9 @@ use std::time::Duration;
 use tidegate::clock::VirtualClock;
 use tidegate::collect::{Collect, Passthrough};
 use tidegate::model::SinkKind;
-use tidegate::pipeline::options::{AbortOptions, CheckpointOptions, ExecutorOptions, OnSendFailure, WindowOptions};
+use tidegate::pipeline::options::{
+    AbortOptions, CheckpointOptions, DeliveryOptions, ExecutorOptions, OnError, OnSendFailure, WindowOptions,
+};
 use tidegate::pipeline::shared::Settings;
 use tidegate::pipeline::{NamedSink, Parts, run};
 use tidegate::telemetry::Counters;
@@ -63,11 +65,16 @@ fn settings(world: &Shared) -> Settings {
 fn parts(world: &Shared) -> Parts {
     let collector: Arc<dyn Collect> =
         if lock(world).passthrough { Arc::new(Passthrough) } else { Arc::new(Collector { world: world.clone() }) };
+    let named = |kind, name, sink| {
+        let choices = [None, Some(OnError::Dlq), Some(OnError::Retry), Some(OnError::Abort)];
+        let on_error = choices[lock(world).random.usize(0..choices.len())];
+        NamedSink { delivery: DeliveryOptions { on_error, topics: Vec::new() }, ..NamedSink::new(kind, name, sink) }
+    };
     Parts {
         sinks: vec![
-            NamedSink::new(SinkKind::Kafka, "direct", Arc::new(Direct { world: world.clone(), sink: 0 })),
-            NamedSink::new(SinkKind::Filesystem, "files", Arc::new(Direct { world: world.clone(), sink: 1 })),
-            NamedSink::new(SinkKind::Plugin, "buffering", Arc::new(Buffering::new(world.clone()))),
+            named(SinkKind::Kafka, "direct", Arc::new(Direct { world: world.clone(), sink: 0 })),
+            named(SinkKind::Filesystem, "files", Arc::new(Direct { world: world.clone(), sink: 1 })),
+            named(SinkKind::Plugin, "buffering", Arc::new(Buffering::new(world.clone()))),
         ],
         collector,
         collector_name: "simulated".into(),

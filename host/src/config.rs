@@ -1,4 +1,4 @@
-//! The configuration file: YAML, overridden by the environment, with `${VAR}` in its strings (S120–S122).
+//! The configuration file: YAML, overridden by the environment, with `${VAR}` and `${file:…}` in its strings (S120–S122).
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -114,7 +114,7 @@ pub struct Payload {
 }
 
 /// What may become of a row that a call did not write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum FailureKind {
     /// It may succeed later.
     Retry,

@@ -14,6 +14,9 @@ pub mod rows;
 pub mod shared;
 pub mod worker;
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;

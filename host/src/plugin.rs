@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::model::Fault;
 
@@ -76,6 +76,8 @@ pub struct Grants {
     pub directories: Vec<Directory>,
     /// Names of environment variables that the guest sees.
     pub environment: Vec<String>,
+    /// Names of PostgreSQL sinks on whose connections the guest may run statements (S109).
+    pub postgres: Vec<String>,
 }
 
 /// One directory of the host that the guest sees.
@@ -92,7 +94,7 @@ pub struct Directory {
 }
 
 /// What a guest may do in a directory.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Access {
     /// Read only.

@@ -10,12 +10,13 @@
 //! means that nothing of the call counts. A call may be cancelled by dropping its future; its outcome is then unknown, and
 //! its rows come again.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::model::{Answer, Batch, CallError, Fault, TopicPartition};
 
@@ -63,7 +64,7 @@ impl Description {
 }
 
 /// What a sink that needs a document does with a record whose value is null, which Kafka calls a tombstone.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnTombstone {
     /// Refuses it: it goes to the dead letter queue.
@@ -125,4 +126,22 @@ pub trait Sink: Send + Sync {
     async fn close(&self) -> Result<(), Fault> {
         Ok(())
     }
+
+    /// The same destination for those who may ask it questions, if it takes any (S109).
+    fn query(self: Arc<Self>) -> Option<Arc<dyn Query>> {
+        None
+    }
 }
+
+/// A destination that takes statements, from plugins that are granted it (S66, S109).
+#[async_trait]
+pub trait Query: Send + Sync {
+    /// Runs one statement with its parameters, a JSON array. Returns its rows, a JSON array of objects.
+    ///
+    /// # Errors
+    /// Why it was not run, or had no effect, in words without secrets.
+    async fn query(&self, statement: &str, parameters: &str) -> Result<String, String>;
+}
+
+/// Destinations that take statements, by the names of their sinks.
+pub type Queries = BTreeMap<String, Arc<dyn Query>>;

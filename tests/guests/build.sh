@@ -57,7 +57,7 @@ plugins() {
 }
 
 rust() {
-    crates search csv-sink:csv faulty-collector faulty-sink future-collector stranger
+    crates search csv-sink:csv faulty-collector faulty-sink future-collector lookups stranger
 }
 
 python() {

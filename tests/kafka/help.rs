@@ -15,7 +15,7 @@ use tidegate::model::{Batch, Fault, TopicPartition};
 use tidegate::source::kafka::{Brokers, KafkaReader, KafkaSource, Limits, Options};
 use tidegate::source::{Event, Read, Reader, Source};
 
-use crate::support_broker::Broker;
+use crate::support::broker::Broker;
 
 /// The longest that anything here may take; far more than it ever does.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -135,6 +135,12 @@ pub fn produce_on(bootstrap: &str, topic: &str, partition: i32, rows: impl IntoI
         producer.send(record).map_err(|(error, _)| error).unwrap();
     }
     producer.flush(PATIENCE).unwrap();
+}
+
+/// The end of a partition's log on a broker of one's own.
+pub fn end_on(bootstrap: &str, topic: &str, partition: i32) -> i64 {
+    let consumer: BaseConsumer = ClientConfig::new().set("bootstrap.servers", bootstrap).create().unwrap();
+    consumer.fetch_watermarks(topic, partition, PATIENCE).unwrap().1
 }
 
 /// Everything that a topic holds now: partition, offset, record.

@@ -144,7 +144,7 @@ async fn s124_connecting_proves_the_topic() {
 /// S104: rows that a vanished broker did not acknowledge are to be retried, and arrive once it is back.
 #[tokio::test(flavor = "multi_thread")]
 async fn s104_rows_without_acknowledgement_are_retried() {
-    let mut own = crate::support_broker::Broker::start();
+    let mut own = crate::support::broker::Broker::start();
     own.create_topic("t", 1, &[]).await;
     let options = Options {
         topic: "t".into(),

@@ -316,7 +316,7 @@ async fn s124_the_probe_tells_a_missing_topic_from_a_missing_broker() {
 /// A broker that crashes and comes back is waited for: no fault, no record twice, none missing.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crashed_broker_is_waited_for() {
-    let mut own = crate::support_broker::Broker::start();
+    let mut own = crate::support::broker::Broker::start();
     own.create_topic("t", 1, &[]).await;
     let mut options = options("t", "g");
     options.brokers = Brokers::One(own.bootstrap());

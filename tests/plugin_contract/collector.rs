@@ -40,7 +40,8 @@ async fn records_become_payloads() {
 #[tokio::test]
 async fn the_search_plugin_collects() {
     let options = configured(&guest("search"), json!({}));
-    let collector = PluginCollector::start(loaded(COLLECT, &options).await.unwrap(), &options).await.unwrap();
+    let collector =
+        PluginCollector::start(loaded(COLLECT, &options).await.unwrap(), &options, &Queries::new()).await.unwrap();
     let request = r#"{"request_id":"r-1","pattern":"time","text":"a time\nnone\ntimes"}"#;
     let collected = collector.collect(&records(0, 0, &[request, "no JSON"])).await.unwrap();
     let (payloads, failed) = counts(&collected);
@@ -146,14 +147,14 @@ async fn other_languages_collect() {
     for name in ["python-collector", "javascript-collector"] {
         let options = configured(&guest(name), json!({ "options": { "file_path": "x.jsonl" } }));
         let artifact = loaded(COLLECT, &options).await.unwrap();
-        let collector = PluginCollector::start(artifact.clone(), &options).await.unwrap();
+        let collector = PluginCollector::start(artifact.clone(), &options, &Queries::new()).await.unwrap();
         let collected = collector.collect(&records(0, 0, &[r#"{"request_id":"r-1"}"#, "no JSON"])).await.unwrap();
         let (payloads, failed) = counts(&collected);
         assert_eq!(payloads, [(SinkKind::Kafka, 1), (SinkKind::Filesystem, 1), (SinkKind::Plugin, 1)], "{name}");
         assert_eq!(failed, [(1, FailureKind::Reject)], "{name}");
 
         let wrong = configured(&guest(name), json!({ "options": { "pth": "x" } }));
-        let fault = PluginCollector::start(artifact, &wrong).await.err().unwrap();
+        let fault = PluginCollector::start(artifact, &wrong, &Queries::new()).await.err().unwrap();
         assert!(fault.owner == Owner::Config && fault.to_string().contains("`pth` is no option"), "{name}: {fault}");
     }
 }

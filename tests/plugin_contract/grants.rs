@@ -8,7 +8,7 @@ use super::*;
 async fn csv(path: &str, grants: Value) -> Result<PluginSink, Fault> {
     let more = json!({ "options": { "path": path }, "grants": grants });
     let options = configured(&guest("csv"), more);
-    PluginSink::start(loaded("sinks.plugin.csv", &options).await?, "csv", &options).await
+    PluginSink::start(loaded("sinks.plugin.csv", &options).await?, "csv", &options, &Queries::new()).await
 }
 
 async fn written(sink: &PluginSink) {

@@ -62,7 +62,7 @@ async fn another_world_or_version_is_refused_before_anything_runs() {
 async fn a_collector_is_no_sink_and_an_export_of_another_type_is_found() {
     let options = configured(&guest("search"), json!({}));
     let artifact = loaded(SINK, &options).await.unwrap();
-    let fault = PluginSink::start(artifact, "faulty", &options).await.err().unwrap();
+    let fault = PluginSink::start(artifact, "faulty", &options, &Queries::new()).await.err().unwrap();
     assert!(fault.message.ends_with("is a collector, and `sinks.plugin.faulty` wants a sink"), "{fault}");
 
     let folder = Folder::new();
@@ -71,7 +71,7 @@ async fn a_collector_is_no_sink_and_an_export_of_another_type_is_found() {
     std::fs::write(&path, wat::parse_str(empty).unwrap()).unwrap();
     let options = configured(&path, json!({}));
     let artifact = loaded(COLLECT, &options).await.unwrap();
-    let fault = PluginCollector::start(artifact, &options).await.err().unwrap();
+    let fault = PluginCollector::start(artifact, &options, &Queries::new()).await.err().unwrap();
     assert_eq!(fault.message, "`collect` does not keep to the contract it names");
     assert!(fault.to_string().contains("setup"), "{fault}");
 }

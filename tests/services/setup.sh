@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # setup.sh [build|test] - what a machine with Rust, a C compiler and a JDK still lacks. Quiet and quick when nothing is.
 #   build  what `cargo build` and `make demo` need
-#   test   the broker's files and the guests as well (default)
+#   test   the servers that the tests run and the guests as well (default)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 scope=${1:-test}
@@ -18,10 +18,14 @@ need make make
 need perl perl
 need pkg-config pkg-config
 if [ "$scope" = test ]; then
-  need java default-jdk-headless
+  if lacks java || lacks javac; then missing+=(default-jdk-headless); fi
   need mvn maven
   need node nodejs
   need npm npm
+  need openssl openssl
+  # Debian starts both as services where it can. The tests run their own, on other ports.
+  need redis-server redis-server
+  if lacks postgres && ! compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null; then missing+=(postgresql); fi
   python3 -c 'import ensurepip, venv' >/dev/null 2>&1 || missing+=(python3-venv)
 fi
 if [ "${#missing[@]}" -gt 0 ]; then
@@ -54,16 +58,30 @@ if [ ! -d "$sysroot/lib/rustlib/wasm32-wasip2" ]; then
 fi
 [ "$scope" = test ] || exit 0
 
-# The broker's files: fetched once, and again when the list of them changes.
-jars=$target/services/kafka/libs
+# fetch NAME - the jars that tests/services/NAME/pom.xml lists, into services/NAME/libs below the target folder.
+fetch() {
+  rm -rf "$target/services/$1/libs" && mkdir -p "$target/services/$1/libs"
+  mvn -B -q -Dstyle.color=never -f "tests/services/$1/pom.xml" dependency:copy-dependencies \
+    -DincludeScope=runtime -DoutputDirectory="$target/services/$1/libs"
+}
+
+# Servers from Maven: fetched once, and again when their files here change. The stamp comes last.
 stamp=$target/services/kafka/pom.sum
 sum=$(cksum <tests/services/kafka/pom.xml)
-if [ ! -d "$jars" ] || [ "$(cat "$stamp" 2>/dev/null)" != "$sum" ]; then
+if [ "$(cat "$stamp" 2>/dev/null)" != "$sum" ]; then
   say "fetching the broker that the tests run (44 MB)"
-  rm -rf "$jars.new" && mkdir -p "$jars.new"
-  mvn -B -q -Dstyle.color=never -f tests/services/kafka/pom.xml dependency:copy-dependencies \
-    -DincludeScope=runtime -DoutputDirectory="$jars.new"
-  rm -rf "$jars" && mv "$jars.new" "$jars"
+  rm -f "$stamp"
+  fetch kafka
+  printf '%s\n' "$sum" >"$stamp"
+fi
+stamp=$target/services/mongo/files.sum
+sum=$(cat tests/services/mongo/* | cksum)
+if [ "$(cat "$stamp" 2>/dev/null)" != "$sum" ]; then
+  say "fetching the Mongo server that the tests run (6 MB)"
+  rm -f "$stamp"
+  fetch mongo
+  rm -rf "$target/services/mongo/classes"
+  javac -cp "$target/services/mongo/libs/*" -d "$target/services/mongo/classes" tests/services/mongo/MongoMain.java
   printf '%s\n' "$sum" >"$stamp"
 fi
 

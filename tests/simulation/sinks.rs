@@ -41,6 +41,11 @@ fn draw(world: &Shared, sink: usize, rows: &[Write]) -> (Vec<Write>, Answer) {
         let written = world.random.usize(0..=rows.len());
         return (rows[..written].to_vec(), Err(CallError::Retry(fault("connection reset"))));
     }
+    // Plugins have no word for it, so the buffering sink never says it.
+    if sink != 2 && world.chance(|weights| weights.away) {
+        world.mark("destination away");
+        return (Vec::new(), Err(CallError::Away(fault("connection refused"))));
+    }
     if world.chance(|weights| weights.trap) {
         world.mark("trap");
         if let (1, [row]) = (sink, rows) {
@@ -59,6 +64,13 @@ fn draw(world: &Shared, sink: usize, rows: &[Write]) -> (Vec<Write>, Answer) {
         } else if sink != 1 && world.chance(|weights| weights.row_retry) {
             world.mark("row to retry");
             failures.push(Failure::retry(index, "simulated"));
+        } else if sink == 0 && world.chance(|weights| weights.row_away) {
+            world.mark("row not written, destination away");
+            failures.push(Failure::away(index, "simulated"));
+        } else if sink == 0 && world.chance(|weights| weights.row_hold) {
+            world.mark("row held");
+            let wait = Duration::from_millis(world.random.u64(0..2_000));
+            failures.push(Failure::hold(index, wait, "simulated"));
         } else {
             written.push(*row);
         }

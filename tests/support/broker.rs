@@ -1,40 +1,24 @@
 //! A real Apache Kafka broker as a child of the test process, gone with it whatever happens.
+#![allow(dead_code, reason = "not every test binary uses all of it")]
 
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
-/// How long a broker may take to answer.
-const START_PATIENCE: Duration = Duration::from_secs(90);
-/// What to run when something that tests need is missing.
-const REMEDY: &str = "run `make setup` first";
-/// Ends the broker when its standard input is closed, which happens when the test process ends, in whatever way.
-const WATCHDOG: &str = r#"log=$1; shift; exec 3<&0
-"$@" </dev/null >>"$log" 2>&1 3<&- &
-pid=$!; echo $pid
-{ cat <&3 >/dev/null; kill -KILL $pid; } 2>/dev/null &
-exec 3<&- >&- 2>/dev/null; wait $pid"#;
+use super::certificates::Certificates;
+use super::child::{REMEDY, Server, free_port, services_dir, target_dir};
 
 /// One broker with a data directory of its own, on free ports.
 pub struct Broker {
-    dir: PathBuf,
+    server: Server,
     port: u16,
-    running: Option<Running>,
-}
-
-struct Running {
-    shell: Child,
-    /// Held open: its end is the broker's.
-    _lifeline: ChildStdin,
-    pid: u32,
+    secure_port: Option<u16>,
 }
 
 impl Broker {
@@ -43,86 +27,68 @@ impl Broker {
     /// # Panics
     /// When Java or the broker's files are missing, naming the command to run, and when the broker does not come up.
     pub fn start() -> Self {
-        clear_leftovers();
+        Self::with(None)
+    }
+
+    /// The same with a second listener, [`Self::secure_bootstrap`], that wants TLS and this user's password.
+    pub fn secured(user: &str, password: &str) -> Self {
+        Self::with(Some((user, password)))
+    }
+
+    fn with(login: Option<(&str, &str)>) -> Self {
         let (port, controller) = (free_port(), free_port());
-        let dir = run_dir().join(format!("{}-{port}", std::process::id()));
-        fs::create_dir_all(&dir).unwrap();
+        let server = Server::new("kafka");
+        let dir = server.dir();
         let shared = fs::read_to_string(services_dir().join("kafka/server.properties")).unwrap();
+        let secure_port = login.map(|_| free_port());
+        let listener = secure_port.map(|port| format!(",SASL_SSL://127.0.0.1:{port}")).unwrap_or_default();
         let own = format!(
             "node.id=1\ncontroller.quorum.voters=1@127.0.0.1:{controller}\n\
-             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
-             advertised.listeners=PLAINTEXT://127.0.0.1:{port}\nlog.dirs={}\n",
+             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}{listener}\n\
+             advertised.listeners=PLAINTEXT://127.0.0.1:{port}{listener}\nlog.dirs={}\n",
             dir.join("data").display()
         );
-        fs::write(dir.join("server.properties"), own + &shared).unwrap();
-        let format = java(&dir, "128m", "1")
+        let secure = login.map(|(user, password)| secure_listener(dir, user, password)).unwrap_or_default();
+        fs::write(dir.join("server.properties"), own + &shared + &secure).unwrap();
+        let format = java(dir, "128m", "1")
             .args(["kafka.tools.StorageTool", "format", "--cluster-id", "AAAAAAAAAAAAAAAAAAAAAQ", "--config"])
             .arg(dir.join("server.properties"))
             .output()
             .unwrap_or_else(|error| panic!("`java` cannot be started ({error}): {REMEDY}"));
         assert!(format.status.success(), "the broker's directory cannot be formatted: {format:?}; {REMEDY}");
-        let mut broker = Self { dir, port, running: None };
+        let mut broker = Self { server, port, secure_port };
         broker.restart();
         broker
     }
 
     /// Starts the broker again on its data and ports, and waits until it answers.
     pub fn restart(&mut self) {
-        assert!(self.running.is_none(), "the broker runs already");
-        let java = java(&self.dir, "256m", "4");
-        let mut shell = Command::new("sh")
-            .args(["-c", WATCHDOG, "broker"])
-            .arg(self.dir.join("kafka.log"))
-            .arg(java.get_program())
-            .args(java.get_args())
-            .arg("kafka.Kafka")
-            .arg(self.dir.join("server.properties"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let lifeline = shell.stdin.take().unwrap();
-        let mut line = String::new();
-        BufReader::new(shell.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let pid = line.trim().parse().unwrap();
-        self.running = Some(Running { shell, _lifeline: lifeline, pid });
-        self.wait_until_it_answers();
-    }
-
-    fn wait_until_it_answers(&mut self) {
+        let mut java = java(self.server.dir(), "256m", "4");
+        java.arg("kafka.Kafka").arg(self.server.dir().join("server.properties"));
         let client: BaseConsumer =
             ClientConfig::new().set("bootstrap.servers", self.bootstrap()).set("log_level", "0").create().unwrap();
-        let started = Instant::now();
-        loop {
-            if client.fetch_metadata(None, Duration::from_millis(500)).is_ok_and(|found| !found.brokers().is_empty()) {
-                return;
-            }
-            let ended = self.running.as_mut().and_then(|running| running.shell.try_wait().unwrap());
-            assert!(
-                ended.is_none() && started.elapsed() < START_PATIENCE,
-                "the broker did not come up ({ended:?}):\n{}",
-                self.log_end()
-            );
-        }
+        let wait = Duration::from_millis(500);
+        self.server.start(&java, || client.fetch_metadata(None, wait).is_ok_and(|found| !found.brokers().is_empty()));
     }
 
     /// Ends the broker as a crash would.
     pub fn kill(&mut self) {
-        let Some(Running { mut shell, _lifeline, .. }) = self.running.take() else { return };
-        drop(_lifeline);
-        shell.wait().unwrap();
+        self.server.kill();
     }
 
     /// Ends the broker as an operator would.
     pub fn stop(&mut self) {
-        let Some(mut running) = self.running.take() else { return };
-        Command::new("kill").args(["-TERM", &running.pid.to_string()]).status().unwrap();
-        running.shell.wait().unwrap();
+        self.server.stop("-TERM");
     }
 
     /// Where clients connect.
     pub fn bootstrap(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Where clients connect that speak TLS and can log in; its authority is that of [`Certificates::shared`].
+    pub fn secure_bootstrap(&self) -> String {
+        format!("127.0.0.1:{}", self.secure_port.expect("the broker has no such listener"))
     }
 
     /// Creates a topic and waits until the broker knows it.
@@ -146,19 +112,21 @@ impl Broker {
         }
         panic!("topic `{name}` did not appear");
     }
-
-    fn log_end(&self) -> String {
-        let log = fs::read_to_string(self.dir.join("kafka.log")).unwrap_or_default();
-        let lines: Vec<&str> = log.lines().collect();
-        lines[lines.len().saturating_sub(30)..].join("\n")
-    }
 }
 
-impl Drop for Broker {
-    fn drop(&mut self) {
-        self.kill();
-        let _ = fs::remove_dir_all(&self.dir);
-    }
+/// The properties of a listener with TLS and SASL.
+fn secure_listener(dir: &Path, user: &str, password: &str) -> String {
+    let certificates = Certificates::shared();
+    let store = dir.join("server-with-key.pem");
+    let parts = [certificates.key(), certificates.certificate()].map(|file| fs::read_to_string(file).unwrap());
+    fs::write(&store, parts.concat()).unwrap();
+    let login = "org.apache.kafka.common.security.plain.PlainLoginModule required";
+    format!(
+        "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL_SSL:SASL_SSL\n\
+         ssl.keystore.type=PEM\nssl.keystore.location={}\nsasl.enabled.mechanisms=PLAIN\n\
+         listener.name.sasl_ssl.plain.sasl.jaas.config={login} user_{user}=\"{password}\";\n",
+        store.display()
+    )
 }
 
 fn java(dir: &Path, heap: &str, tier: &str) -> Command {
@@ -173,38 +141,4 @@ fn java(dir: &Path, heap: &str, tier: &str) -> Command {
         .arg("-cp")
         .arg(format!("{}/*", jars.display()));
     java
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-/// What earlier test processes left behind: a shared broker lives in a static, which nothing drops.
-fn clear_leftovers() {
-    let Ok(entries) = fs::read_dir(run_dir()) else { return };
-    for entry in entries.flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let owner = name.split('-').next().unwrap_or_default();
-        if !Path::new("/proc").join(owner).exists() {
-            let _ = fs::remove_dir_all(entry.path());
-        }
-    }
-}
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
-}
-
-fn services_dir() -> PathBuf {
-    root().join("tests/services")
-}
-
-fn target_dir() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
-}
-
-fn run_dir() -> PathBuf {
-    let dir = target_dir().join("services/run");
-    fs::create_dir_all(&dir).unwrap();
-    dir
 }

@@ -15,13 +15,13 @@ use crate::pipeline::dlq::kafka::{KafkaDlq, topic as dlq_topic};
 use crate::pipeline::shared::{Settings, seconds};
 use crate::pipeline::{NamedSink, Parts};
 use crate::plugin::{PluginCollector, PluginSink, Plugins};
-use crate::sink::Sink;
 use crate::sink::filesystem::{self, FilesystemSink};
 use crate::sink::http::{self, HttpSink};
 use crate::sink::kafka::{Inherited, KafkaSink, Options as KafkaSinkOptions};
 use crate::sink::mongo::{self, MongoSink};
 use crate::sink::postgres::{self, PostgresSink};
 use crate::sink::redis::{self, RedisSink};
+use crate::sink::{Queries, Sink};
 use crate::source;
 use crate::source::kafka::{Brokers, First, KafkaSource, Limits, OnOffsetGap, Span, probe};
 use crate::telemetry::Counters;
@@ -103,14 +103,16 @@ impl From<Fault> for NotStarted {
 pub async fn assemble(loaded: &Loaded, feed: &Feed, counters: Arc<Counters>) -> Result<Assembly, NotStarted> {
     let config = &loaded.config;
     let plugins = Plugins::new(None)?;
+    let native = native_sinks(loaded).into_iter().map(|(_, _, sink)| sink).collect::<Result<Vec<_>, _>>()?;
+    let queries = queries(&native);
     let collector: Arc<dyn Collect> = match &config.collect {
         None => Arc::new(Passthrough),
         Some(options) => {
             let artifact = plugins.load("collect", options, &loaded.folder).await?;
-            Arc::new(PluginCollector::start(artifact, options).await?)
+            Arc::new(PluginCollector::start(artifact, options, &queries).await?)
         }
     };
-    let sinks = sinks(loaded, &plugins).await?;
+    let sinks = with_plugins(native, loaded, &plugins, &queries).await?;
     let topics = probe(&feed.kafka, PROBE_TIMEOUT).await?;
     let dlq = dlq(loaded)?;
     connect(&sinks, &dlq).await?;
@@ -186,11 +188,21 @@ fn inherited(loaded: &Loaded) -> Inherited {
     Inherited { brokers: kafka.brokers.joined(), properties: kafka.properties.clone() }
 }
 
-async fn sinks(loaded: &Loaded, plugins: &Plugins) -> Result<Vec<NamedSink>, Fault> {
-    let mut sinks = native_sinks(loaded).into_iter().map(|(_, _, sink)| sink).collect::<Result<Vec<_>, _>>()?;
+/// The sinks that plugins may be granted to ask, connected or not (S109).
+pub fn queries<'s>(sinks: impl IntoIterator<Item = &'s NamedSink>) -> Queries {
+    let postgres = sinks.into_iter().filter(|one| one.kind == SinkKind::Postgres);
+    postgres.filter_map(|one| Some((one.name.clone(), Arc::clone(&one.sink).query()?))).collect()
+}
+
+async fn with_plugins(
+    mut sinks: Vec<NamedSink>,
+    loaded: &Loaded,
+    plugins: &Plugins,
+    queries: &Queries,
+) -> Result<Vec<NamedSink>, Fault> {
     for (name, Configured { options, delivery }) in &loaded.config.sinks.plugin {
         let artifact = plugins.load(&format!("sinks.plugin.{name}"), options, &loaded.folder).await?;
-        let sink = Arc::new(PluginSink::start(artifact, name, options).await?);
+        let sink = Arc::new(PluginSink::start(artifact, name, options, queries).await?);
         sinks.push(NamedSink { delivery: delivery.clone(), ..NamedSink::new(SinkKind::Plugin, name, sink) });
     }
     Ok(sinks)
@@ -214,11 +226,16 @@ pub fn dlq_sink(loaded: &Loaded) -> Result<(String, KafkaSink), Fault> {
     Ok((topic, kafka_sink(&sink_options, loaded)?))
 }
 
-/// Connects everything at the same time; on a failure closes what did connect and reports all that did not (S123).
+/// Connects everything at the same time, and then the plugins, which may be granted to ask the others; on a failure closes
+/// what did connect and reports all that did not (S123).
 async fn connect(sinks: &[NamedSink], dlq: &Arc<dyn DeadLetters>) -> Result<(), NotStarted> {
-    let connecting = sinks.iter().map(|one| async move { reach(&one.to_string(), one.sink.as_ref()).await });
-    let (connected, queue) = tokio::join!(join_all(connecting), dlq.connect());
-    let mut faults: Vec<Fault> = connected.into_iter().filter_map(Result::err).collect();
+    let connecting = |plugins: bool| {
+        let chosen = sinks.iter().filter(move |one| (one.kind == SinkKind::Plugin) == plugins);
+        join_all(chosen.map(|one| async move { reach(&one.to_string(), one.sink.as_ref()).await }))
+    };
+    let (native, queue) = tokio::join!(connecting(false), dlq.connect());
+    let connected = native.into_iter().chain(connecting(true).await);
+    let mut faults: Vec<Fault> = connected.filter_map(Result::err).collect();
     faults.extend(queue.err());
     // As in a check: what is wrong for good counts before what may only be away.
     let Some(exit) = faults.iter().map(Exit::at_start).min() else { return Ok(()) };

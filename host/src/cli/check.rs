@@ -1,18 +1,19 @@
 //! `check`: every part of the configured pipeline is looked at, not only up to the first that is broken.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt, join_all};
 
 use super::Exit;
-use super::assemble::{dlq_sink, native_sinks, reach};
+use super::assemble::{dlq_sink, native_sinks, queries, reach};
 use crate::collect::Collect;
 use crate::config::Loaded;
 use crate::model::{Fault, SinkKind};
 use crate::pipeline::NamedSink;
 use crate::plugin::{self, PluginCollector, PluginSink, Plugins};
-use crate::sink::Sink;
+use crate::sink::{Queries, Sink};
 use crate::source;
 
 /// Longest that the source's brokers may take to answer before they count as not to be reached.
@@ -79,20 +80,43 @@ pub async fn check(loaded: &Loaded, connect: bool) -> Report {
         Ok(plugins) => plugins,
         Err(fault) => return Report::of(vec![fault]),
     };
+    let asked = asked(loaded, connect).await;
+    let queries = queries(&asked);
+    let queries = &queries;
     let mut parts: Vec<BoxFuture<'_, Line>> = vec![source(loaded, connect).boxed()];
     if let Some(plugins) = &plugins {
-        parts.extend(config.collect.iter().map(|options| collect(plugins, options, loaded).boxed()));
+        parts.extend(config.collect.iter().map(|options| collect(plugins, options, loaded, queries).boxed()));
     }
     let native = native_sinks(loaded).into_iter();
     parts.extend(native.map(|(kind, name, sink)| native_line(kind, name, sink, loaded, connect).boxed()));
     if let Some(plugins) = &plugins {
         let sinks = config.sinks.plugin.iter();
-        parts.extend(sinks.map(|(name, sink)| plugin_line(plugins, name, &sink.options, loaded, connect).boxed()));
+        parts.extend(
+            sinks.map(|(name, sink)| plugin_line(plugins, name, &sink.options, loaded, queries, connect).boxed()),
+        );
     }
     if connect {
         parts.push(dlq_line(loaded).boxed());
     }
-    Report { lines: join_all(parts).await, own: Vec::new() }
+    let lines = join_all(parts).await;
+    for one in asked {
+        close(&one.to_string(), one.sink.as_ref()).await;
+    }
+    Report { lines, own: Vec::new() }
+}
+
+/// The sinks that plugins are granted to ask, apart from those that are checked themselves, which end as soon as they are
+/// reached. Whether they can be connected is said there too.
+async fn asked(loaded: &Loaded, connect: bool) -> Vec<NamedSink> {
+    let config = &loaded.config;
+    let plugins = config.collect.iter().chain(config.sinks.plugin.values().map(|sink| &sink.options));
+    let granted: BTreeSet<&String> = plugins.flat_map(|options| &options.grants.postgres).collect();
+    let native = native_sinks(loaded).into_iter().filter_map(|(_, _, sink)| sink.ok());
+    let asked: Vec<_> = native.filter(|one| one.kind == SinkKind::Postgres && granted.contains(&one.name)).collect();
+    if connect {
+        join_all(asked.iter().map(|one| async move { reach(&one.to_string(), one.sink.as_ref()).await })).await;
+    }
+    asked
 }
 
 /// The plugins' runtime, if there is any plugin.
@@ -120,26 +144,33 @@ async fn source(loaded: &Loaded, connect: bool) -> Line {
     line
 }
 
-async fn collect(plugins: &Plugins, options: &plugin::Options, loaded: &Loaded) -> Line {
+async fn collect(plugins: &Plugins, options: &plugin::Options, loaded: &Loaded, queries: &Queries) -> Line {
     let name =
         options.component.file_stem().map_or_else(|| "collect".into(), |stem| stem.to_string_lossy().into_owned());
     let mut line = Line { grants: Some(grants(&options.grants)), ..Line::new("collect", name) };
     let sound = async {
         let artifact = plugins.load("collect", options, &loaded.folder).await?;
         line.detail = detail(artifact.summary());
-        PluginCollector::start(artifact, options).await?.close().await;
+        PluginCollector::start(artifact, options, queries).await?.close().await;
         Ok(())
     };
     line.fault = sound.await.err();
     line
 }
 
-async fn plugin_line(plugins: &Plugins, name: &str, options: &plugin::Options, loaded: &Loaded, connect: bool) -> Line {
+async fn plugin_line(
+    plugins: &Plugins,
+    name: &str,
+    options: &plugin::Options,
+    loaded: &Loaded,
+    queries: &Queries,
+    connect: bool,
+) -> Line {
     let mut line = Line { grants: Some(grants(&options.grants)), ..Line::new("sink", format!("plugin/{name}")) };
     let sound = async {
         let artifact = plugins.load(&format!("sinks.plugin.{name}"), options, &loaded.folder).await?;
         line.detail = detail(artifact.summary());
-        let sink = PluginSink::start(artifact, name, options).await?;
+        let sink = PluginSink::start(artifact, name, options, queries).await?;
         if connect { reach_and_close(&line.name, &sink).await } else { Ok(()) }
     };
     line.fault = sound.await.err();
@@ -186,10 +217,14 @@ async fn dlq_line(loaded: &Loaded) -> Line {
 /// Connects the sink and closes it again.
 async fn reach_and_close(name: &str, sink: &dyn Sink) -> Result<(), Fault> {
     let reached = reach(name, sink).await;
+    close(name, sink).await;
+    reached
+}
+
+async fn close(name: &str, sink: &dyn Sink) {
     if let Err(error) = tokio::time::timeout(CLOSE, sink.close()).await.unwrap_or(Ok(())) {
         tracing::warn!("`{name}` did not close: {error}");
     }
-    reached
 }
 
 /// The contract without its patch level, and the component's size.
@@ -212,5 +247,7 @@ fn grants(grants: &plugin::Grants) -> Vec<String> {
         };
         format!("directory {} ({access})", directory.guest)
     });
-    directories.chain(grants.environment.iter().map(|name| format!("variable {name}"))).collect()
+    let variables = grants.environment.iter().map(|name| format!("variable {name}"));
+    let databases = grants.postgres.iter().map(|name| format!("postgres {name}"));
+    directories.chain(variables).chain(databases).collect()
 }

@@ -3,7 +3,7 @@
 use super::decode::{Error, Kind, nearest};
 use super::schema::description;
 use super::tree::Located;
-use crate::model::{Fault, SinkKind};
+use crate::model::Fault;
 use crate::pipeline::options::DeliveryOptions;
 
 /// Says what is wrong with a value and what would be right.
@@ -34,13 +34,6 @@ pub fn explain(error: &Error, file: &str) -> Fault {
 }
 
 fn unknown(path: &[String], key: &str, known: &[&str], at: &Located<'_>) -> Fault {
-    if let [sinks, kind] = path
-        && sinks == "sinks"
-        && SinkKind::from_name(kind).is_some()
-    {
-        return Fault::config(format!("`{key}` is a kind of sink that this version does not have ({at})"))
-            .hint(format!("this version has {}", listed(known, "and")));
-    }
     let written = path.last().map_or("", String::as_str);
     let of_a_sink = matches!(path, [sinks, _, _, _] if sinks == "sinks");
     let common = if of_a_sink { DeliveryOptions::KEYS } else { &[] };

@@ -19,6 +19,7 @@
 //! | C015 | an empty path |
 //! | C016 | tombstones that a sink cannot delete |
 //! | C017 | a sink's topics that are not read, or a topic that no sink takes |
+//! | C018 | a grant for a PostgreSQL sink that is not configured |
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -334,6 +335,15 @@ impl Lint<'_> {
                 );
             }
             guests.push(guest);
+        }
+        let databases = path(&["grants", "postgres"]);
+        for name in options.grants.postgres.iter().filter(|name| !self.config.sinks.postgres.contains_key(*name)) {
+            self.find(
+                "C018",
+                &as_strs(&databases),
+                &format!("`{}` names `{name}`, but there is no `sinks.postgres.{name}`", databases.join(".")),
+                "add the sink, or take the grant away",
+            );
         }
     }
 }

@@ -1,13 +1,22 @@
-//! `${VAR}`, `${VAR:-default}` and `$${` in string values (S121): one pass, after parsing, so that no value of a variable
-//! can change the structure or be expanded again.
+//! `${VAR}`, `${VAR:-default}`, `${file:/path}` and `$${` in string values (S121): one pass, after parsing, so that no value
+//! of a variable or file can change the structure or be expanded again.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
 
 use super::environment::Environment;
 use super::tree::{Form, Located, Node, Place, Value};
 use crate::model::Fault;
 
-/// Substitutes in every string below `root`. Reports every value that cannot be substituted, never what it holds.
+/// Largest file that a value may be read from, in bytes: certificates and keys are far smaller.
+const MAX_SECRET_BYTES: u64 = 64 << 10;
+
+/// Substitutes in every string below `root`. Reports every value that cannot be substituted, never what it holds. Relative
+/// paths of files start at the folder of `file`, the configuration file.
 pub fn substitute(root: &mut Node, environment: &Environment, file: &str) -> Result<(), Vec<Fault>> {
-    let mut walk = Walk { environment, file, faults: Vec::new() };
+    let folder = Path::new(file).parent().unwrap_or(Path::new(""));
+    let mut walk = Walk { environment, file, folder, faults: Vec::new() };
     walk.node(root, "");
     if walk.faults.is_empty() { Ok(()) } else { Err(walk.faults) }
 }
@@ -15,6 +24,7 @@ pub fn substitute(root: &mut Node, environment: &Environment, file: &str) -> Res
 struct Walk<'a> {
     environment: &'a Environment,
     file: &'a str,
+    folder: &'a Path,
     faults: Vec<Fault>,
 }
 
@@ -33,7 +43,7 @@ impl Walk<'_> {
                     self.node(value, &path);
                 }
             }
-            Value::Scalar(text, form) => match expand(text, self.environment) {
+            Value::Scalar(text, form) => match expand(text, self.environment, self.folder) {
                 Ok(None) => {}
                 Ok(Some(expanded)) => {
                     *text = expanded.text;
@@ -69,14 +79,14 @@ impl Problem {
                     .hint(format!("set `{name}`, or give a default with `${{{name}:-default}}`"))
             }
             Self::Malformed => Fault::config(format!("`{path}` has a `${{` that does not begin a variable ({at})"))
-                .hint("write `${NAME}` or `${NAME:-default}`, and `$${` for a literal `${`"),
+                .hint("write `${NAME}`, `${NAME:-default}` or `${file:/path}`, and `$${` for a literal `${`"),
             Self::Other(fault) => Fault { message: format!("`{path}`: {} ({at})", fault.message), ..fault },
         }
     }
 }
 
 /// `None` when there is nothing to substitute.
-fn expand(text: &str, environment: &Environment) -> Result<Option<Expanded>, Problem> {
+fn expand(text: &str, environment: &Environment, folder: &Path) -> Result<Option<Expanded>, Problem> {
     if !text.contains("${") {
         return Ok(None);
     }
@@ -92,7 +102,10 @@ fn expand(text: &str, environment: &Environment) -> Result<Option<Expanded>, Pro
         } else if let Some(after) = rest.strip_prefix("${") {
             let (reference, after) = after.split_once('}').ok_or(Problem::Malformed)?;
             whole = rest.len() == text.len() && after.is_empty();
-            out.push_str(&resolve(reference, environment)?);
+            out.push_str(&match reference.strip_prefix("file:") {
+                Some(path) => contents(path, &folder.join(path)).map_err(Problem::Other)?,
+                None => resolve(reference, environment)?,
+            });
             rest = after;
         } else {
             out.push('$');
@@ -101,6 +114,22 @@ fn expand(text: &str, environment: &Environment) -> Result<Option<Expanded>, Pro
     }
     out.push_str(rest);
     Ok(Some(Expanded { text: out, whole }))
+}
+
+/// What a file holds, without the line break at its end, which editors put there.
+fn contents(path: &str, file: &Path) -> Result<String, Fault> {
+    let unreadable = |error: std::io::Error| {
+        Fault::config(format!("the file `{path}` cannot be read"))
+            .because(error)
+            .hint(format!("create `{}` and let the user that runs Tidegate read it", file.display()))
+    };
+    let mut text = String::new();
+    File::open(file).map_err(unreadable)?.take(MAX_SECRET_BYTES + 1).read_to_string(&mut text).map_err(unreadable)?;
+    if text.len() as u64 > MAX_SECRET_BYTES {
+        return Err(Fault::config(format!("the file `{path}` is larger than {MAX_SECRET_BYTES} bytes")));
+    }
+    let line = text.strip_suffix('\n').unwrap_or(&text);
+    Ok(line.strip_suffix('\r').unwrap_or(line).to_owned())
 }
 
 fn resolve(reference: &str, environment: &Environment) -> Result<String, Problem> {
@@ -136,7 +165,7 @@ mod tests {
     fn expanded(text: &str) -> Result<Option<Expanded>, Problem> {
         let environment: Environment =
             [("HOST", "db"), ("EMPTY", ""), ("NESTED", "${HOST}"), ("_X1", "x")].into_iter().collect();
-        expand(text, &environment)
+        expand(text, &environment, Path::new(""))
     }
 
     fn text(text: &str) -> String {
@@ -185,6 +214,31 @@ mod tests {
         let mut root = parse("a: ${NONE}\n", "t.yaml").unwrap();
         let faults = substitute(&mut root, &unreadable, "t.yaml").unwrap_err();
         assert_eq!(faults[0].to_string(), "`a`: environment variable `NONE` is not UTF-8 (t.yaml:1:1)");
+    }
+
+    /// A value from a file is as good as one from a variable; what goes wrong names the file and never what is in it.
+    #[test]
+    fn s121_secrets_come_from_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes).unwrap();
+        write("password", b"s3cret ${HOST}: [x]\r\n");
+        write("binary", b"s3cret\xff");
+        write("large", &vec![b'x'; (MAX_SECRET_BYTES + 1) as usize]);
+        let file = folder.path().join("t.yaml").display().to_string();
+        let absolute = folder.path().join("password").display().to_string();
+        let text = format!("a: \"postgresql://u:${{file:password}}@db\"\nb: ${{file:{absolute}}}\n");
+        let mut root = parse(&text, &file).unwrap();
+        substitute(&mut root, &Environment::default(), &file).unwrap();
+        let scalar = |key: &str, form| Value::Scalar(key.to_owned(), form);
+        let a = scalar("postgresql://u:s3cret ${HOST}: [x]@db", Form::Quoted);
+        assert_eq!(root.get("a").unwrap().value, a);
+        assert_eq!(root.get("b").unwrap().value, scalar("s3cret ${HOST}: [x]", Form::Variable));
+        for (name, said) in [("none", "cannot be read"), ("binary", "cannot be read"), ("large", "is larger than")] {
+            let mut root = parse(&format!("k: {{ p: \"x${{file:{name}}}\" }}\n"), &file).unwrap();
+            let fault = substitute(&mut root, &Environment::default(), &file).unwrap_err().remove(0);
+            assert!(fault.message.starts_with(&format!("`k.p`: the file `{name}` {said}")), "{fault}");
+            assert!(!format!("{fault:?}").contains("s3cret"), "{fault:?}");
+        }
     }
 
     fn shape(node: &Node) -> String {

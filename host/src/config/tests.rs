@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use super::*;
+use crate::pipeline::options::OnError;
 
 const SOUND: &str = "kafka: { source_topic: t, group: g }\nsinks: { filesystem: { log: { base_path: /tmp } } }\n";
 
@@ -16,6 +17,11 @@ fn faults_with(text: &str, variables: &[(&str, &str)]) -> Vec<String> {
             })
             .collect(),
     }
+}
+
+fn sound(text: &str) -> Config {
+    let variables = [("WEBHOOK_TOKEN", "s3cret"), ("DATABASE_URL", "postgresql://u:s3cret@db/app")];
+    parse(text, "t.yaml", &variables.into_iter().collect()).unwrap()
 }
 
 fn faults(text: &str) -> Vec<String> {
@@ -36,7 +42,7 @@ fn s122_defaults() {
     assert_eq!(config.sinks.names().collect::<Vec<_>>(), [(SinkKind::Filesystem, "log")]);
 }
 
-/// The YAML of the Drakkar page and of our design, as far as its sinks exist.
+/// The YAML of our design.
 #[test]
 fn the_settled_configuration_is_valid() {
     let text = r#"
@@ -58,6 +64,11 @@ sinks:
   kafka:
     results:
       topic: "search-results"
+  postgres:   { main: { dsn: "${DATABASE_URL}" } }
+  mongo:      { archive: { uri: "mongodb://localhost:27017", database: app } }
+  http:       { webhook: { url: "https://hooks.example.com/notify", method: POST, timeout_seconds: 10,
+                           headers: { Authorization: "Bearer ${WEBHOOK_TOKEN}" } } }
+  redis:      { cache: { url: "redis://localhost:6379/0", key_prefix: "app:" } }
   filesystem: { log: { base_path: /var/lib/tidegate } }
   plugin:     { csv: { component: plugins/csv.wasm, options: { path: /out/rows.csv, nested: [1, { a: null }] },
                        grants: { directories: [{ host: /var/lib/tidegate/csv, guest: /out, access: write }] } } }
@@ -65,12 +76,56 @@ dlq:
   topic: ""
   brokers: ""
 "#;
-    let config = parse(text, "t.yaml", &Environment::default()).unwrap();
+    let config = sound(text);
     assert_eq!(config.kafka.brokers.joined(), "localhost:9092,localhost:9093");
     assert_eq!(config.kafka.properties["session.timeout.ms"], "45000");
     assert_eq!(config.kafka.properties["enable.ssl.certificate.verification"], "false");
     assert_eq!(config.sinks.plugin["csv"].options.options["nested"], serde_json::json!([1, { "a": null }]));
     assert_eq!(config.sinks.plugin["csv"].options.grants.directories[0].access, plugin::Access::Write);
+}
+
+/// The configuration snippets of the page that the sinks do justice to, as they stand there.
+#[test]
+fn the_pages_snippets_load_unchanged() {
+    let head = "kafka: { source_topic: search-requests, group: g }\n";
+    let sinks = r#"
+sinks:
+  kafka:
+    results:
+      topic: "search-results"
+  postgres:
+    main:
+      dsn: "postgresql://user:pass@db:5432/app"
+  http:
+    webhook:
+      url: "https://hooks.example.com/notify"
+"#;
+    let config = sound(&format!("{head}{sinks}"));
+    assert_eq!(config.sinks.names().count(), 3);
+    assert_eq!(config.sinks.http["webhook"].options.method, "POST");
+    let http = r#"
+sinks:
+  http:
+    webhook:
+      url: "https://hooks.example.com/notify"
+      method: "POST"
+      timeout_seconds: 10
+      headers:
+        Authorization: "Bearer ${WEBHOOK_TOKEN}"
+"#;
+    let config = sound(&format!("{head}{http}"));
+    let options = &config.sinks.http["webhook"].options;
+    assert_eq!((options.timeout_seconds, options.headers["Authorization"].as_str()), (10.0, "Bearer s3cret"));
+    let dlq = r#"
+dlq:
+  topic: "" # empty = auto-derived from source topic
+  brokers: "" # empty = inherits from kafka.brokers
+"#;
+    let config = sound(&format!("{SOUND}{dlq}"));
+    assert_eq!(config.dlq, DlqOptions::default());
+    let config = sound(&format!("{head}sinks: {{ redis: {{ cache: {{}} }} }}\n"));
+    let redis = &config.sinks.redis["cache"].options;
+    assert_eq!((redis.url.as_str(), redis.key_prefix.as_str()), ("redis://localhost:6379/0", ""));
 }
 
 #[test]
@@ -99,12 +154,55 @@ fn s122_unknown_keys_are_all_named_with_the_nearest() {
 }
 
 #[test]
-fn s67_a_kind_of_sink_that_is_not_here_yet_says_so() {
+fn every_sink_has_the_common_options_among_its_own() {
+    let config = sound(
+        "kafka: { source_topics: [a, b], group: g }\nsinks:\n  postgres: { main: { dsn: \"postgresql://u:s3cret@db/app\", on_error: retry } }\n  \
+         filesystem: { log: { topics: [a], base_path: /tmp }, rest: { base_path: /tmp } }\n",
+    );
+    assert_eq!(config.sinks.postgres["main"].delivery.on_error, Some(OnError::Retry));
+    assert_eq!(config.sinks.postgres["main"].options.max_connections, 10);
+    assert_eq!(config.sinks.filesystem["log"].delivery.topics, ["a"]);
+    let names: Vec<_> = config.sinks.names().map(|(kind, name)| format!("{kind}/{name}")).collect();
+    assert_eq!(names, ["postgres/main", "filesystem/log", "filesystem/rest"]);
     assert_eq!(
-        faults("sinks:\n  postgres: { main: { dsn: \"postgresql://u:s3cret@db/app\" } }\n"),
+        faults("sinks:\n  redis: { cache: { on_eror: dlq, key_prefx: a, topics: x } }\n"),
         [
-            "`sinks.postgres` is a kind of sink that this version does not have (t.yaml:2:3) | this version has `kafka`, `filesystem` and `plugin`"
+            "`sinks.redis.cache.on_eror` is not an option (t.yaml:2:21) | did you mean `on_error`?",
+            "`sinks.redis.cache.key_prefx` is not an option (t.yaml:2:35) | did you mean `key_prefix`?",
         ]
+    );
+    assert_eq!(
+        faults("sinks: { redis: { cache: { on_error: drop } } }\n"),
+        ["`sinks.redis.cache.on_error` must be `dlq`, `retry`, `skip` or `abort` (t.yaml:1:28)"]
+    );
+}
+
+#[test]
+fn sinks_that_cannot_be_meant() {
+    let head = "kafka: { source_topics: [a, b], group: g }\n";
+    let of = |sinks: &str| faults(&format!("{head}sinks: {sinks}\n"));
+    assert_eq!(
+        of(
+            "{ filesystem: { log: { base_path: /tmp, on_tombstone: delete } }, postgres: { main: { dsn: x, on_tombstone: delete } } }"
+        ),
+        [
+            "`sinks.postgres.main` cannot delete by key (t.yaml:2:102) [C016] | name the columns or fields of the `key`",
+            "`sinks.filesystem.log` cannot delete by key (t.yaml:2:48) [C016] | it has no keys; use `skip`",
+        ]
+    );
+    assert_eq!(
+        of("{ redis: { cache: { topics: [a, c] } } }"),
+        [
+            "`sinks.redis.cache.topics` names `c`, which is not read (t.yaml:2:28) [C017] | the source topics are `a` and `b`",
+            "no sink takes the records of `b`, so they would be passed over (t.yaml:2:1) [C017] | name it in the `topics` of a sink, or do not read it",
+        ]
+    );
+    assert_eq!(
+        of(
+            "{ redis: { cache: { ttl_seconds: 0 } }, http: { hook: { url: x, concurrency: 0, timeout_seconds: 0.5 } } }"
+        )
+        .len(),
+        3
     );
 }
 
@@ -223,6 +321,7 @@ fn every_finding_has_its_code() {
         ("C014", plugin("sha256: abc")),
         ("C015", with(one, "sinks: { filesystem: { log: { base_path: '' } } }")),
         ("C015", with(one, "collect: { component: '' }")),
+        ("C018", plugin("grants: { postgres: [main] }")),
     ] {
         assert_eq!(codes(&text), [code], "{text}{:?}", faults(&text));
     }

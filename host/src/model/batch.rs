@@ -88,6 +88,9 @@ pub struct Batch {
     pub targets: Column,
     /// Seconds to live. Empty: no row has one.
     pub ttls: Vec<Option<u32>>,
+    /// Whether offset and ordinal name a row in the same way when it comes again. Those of the window hook's payloads do
+    /// not, because a window may begin elsewhere (S62).
+    pub stable: bool,
 }
 
 /// One row of a [`Batch`], borrowed.
@@ -130,6 +133,7 @@ impl Batch {
             header_values: Column::default(),
             targets: Column::default(),
             ttls: Vec::new(),
+            stable: true,
         }
     }
 
@@ -219,6 +223,7 @@ impl Batch {
     /// A batch of the named rows, in the order given.
     pub fn select(&self, rows: &[usize]) -> Self {
         let mut chosen = Self::new(self.source.clone());
+        chosen.stable = self.stable;
         for &row in rows {
             chosen.push_row(self, row);
         }
@@ -231,6 +236,7 @@ impl Batch {
     /// When the other batch has no such row.
     pub fn push_row(&mut self, other: &Self, row: usize) {
         let before = self.len();
+        self.stable &= other.stable;
         self.push(other.offsets[row], other.timestamps[row], other.keys.get(row), other.values.get(row));
         self.push_headers(other.headers(row));
         // Columns that only some batches have start late: the rows before get what their absence meant.
@@ -282,5 +288,18 @@ mod tests {
         let middle = joined.row(1);
         assert_eq!((middle.key, middle.value, middle.target, middle.ttl), (Some(b"k".as_slice()), None, None, None));
         assert_eq!(joined.row(0).value, Some(b"".as_slice()));
+    }
+
+    /// S62: one row without a stable name takes the promise from all that it is joined with.
+    #[test]
+    fn s62_what_has_no_stable_name_keeps_none() {
+        let mut hooked = Batch::new(TopicPartition::new("t", 1));
+        hooked.push(1, 10, None, Some(b"a"));
+        let mut joined = hooked.select(&[0]);
+        assert!(joined.stable);
+        hooked.stable = false;
+        assert!(!hooked.select(&[0]).stable);
+        joined.push_row(&hooked, 0);
+        assert!(!joined.stable);
     }
 }

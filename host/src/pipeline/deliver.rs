@@ -56,9 +56,9 @@ impl<C: Clock> Shared<C> {
         added: &mut Vec<Added>,
     ) -> Result<(), Stop> {
         let slot = &self.sinks[rows.group.sink];
-        let (mut attempt, mut waits) = (0u32, 0u32);
+        // Calls that count as attempts, for each row; and waits in a row that are none.
+        let (mut attempts, mut waits) = (vec![0u32; rows.len()], 0u32);
         loop {
-            attempt += 1;
             let answer = match first.take() {
                 Some(answer) => answer,
                 None => self.call(slot, way, &rows.group.batch).await,
@@ -73,25 +73,27 @@ impl<C: Clock> Shared<C> {
             if failures.is_empty() {
                 return Ok(());
             }
-            let verdicts = self.judge(slot, &rows, &failures, attempt).await?;
+            let verdicts = self.judge(slot, &rows, &failures, &attempts).await?;
             let next = again(&rows.group.batch, &verdicts.retry, &verdicts.given_up, slot.description.idempotent);
             slot.counters.reordered.add(next.reordered);
             if next.rows.is_empty() {
                 return Ok(());
             }
             slot.counters.retried.add(next.rows.len() as u64);
-            if verdicts.held.is_some() || verdicts.away {
-                // S37, S41: neither a wait that a destination asked for nor one for its return is an attempt.
-                attempt -= 1;
-                waits += 1;
-                match verdicts.held {
-                    Some(wait) => self.hold(wait, waits > 1).await,
-                    None => self.back_off_abort(waits).await,
-                }
-            } else {
-                waits = 0;
-                self.back_off(attempt).await;
+            // S37, S41: neither a wait that a destination asked for nor one for its return is an attempt.
+            waits = if verdicts.held.is_some() || verdicts.away { waits + 1 } else { 0 };
+            if let Some(wait) = verdicts.held {
+                self.hold(wait, waits > 1).await;
+            } else if verdicts.away {
+                self.back_off_abort(waits).await;
             }
+            for &row in &verdicts.tried {
+                attempts[row] += 1;
+            }
+            if let Some(most) = verdicts.tried.iter().map(|row| attempts[*row]).max() {
+                self.back_off(most).await;
+            }
+            attempts = next.rows.iter().map(|row| attempts[*row]).collect();
             rows = rows.select(&next.rows);
         }
     }

@@ -186,6 +186,7 @@ impl<C: Clock> Shared<C> {
                         batch.offsets.fill(about.last);
                         let own = u32::try_from(window.len()).unwrap_or(u32::MAX);
                         batch.ordinals = (own..).take(batch.offsets.len()).collect();
+                        batch.stable = false;
                     }
                     gathered.window_round = routed;
                     return Ok(None);

@@ -1,5 +1,6 @@
 //! What becomes of payloads that a sink did not take: the collector's hook or the sink's `on_error` says it (S79–S82).
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::dlq::{Letter, payload_json};
@@ -15,6 +16,8 @@ use crate::model::{Action, Failure, FailureKind, Fault};
 pub(super) struct Verdicts {
     /// Rows to try again.
     pub(super) retry: Vec<usize>,
+    /// Those of them for which the call counts as an attempt.
+    pub(super) tried: Vec<usize>,
     /// Rows that were dead-lettered or skipped.
     pub(super) given_up: Vec<usize>,
     /// The destination asked to wait this long.
@@ -24,24 +27,29 @@ pub(super) struct Verdicts {
 }
 
 impl<C: Clock> Shared<C> {
-    /// Asks what to do about failed rows and does it, save for those to try again.
+    /// Asks what to do about failed rows and does it, save for those to try again. `attempts` are each row's before this call.
     pub(super) async fn judge(
         &self,
         slot: &SinkSlot,
         rows: &Rows,
         failures: &[Failure],
-        attempt: u32,
+        attempts: &[u32],
     ) -> Result<Verdicts, Stop> {
         let mut verdicts = Verdicts::default();
+        // Rows of one kind that were tried as often are asked about together.
+        let mut groups: BTreeMap<(FailureKind, u32), Vec<&Failure>> = BTreeMap::new();
         for failure in failures {
+            let row = failure.index as usize;
             if let FailureKind::Hold(wait) = failure.kind {
                 // S37: backpressure never ends in the dead letter queue, so nobody is asked.
                 verdicts.held = verdicts.held.max(Some(wait));
-                verdicts.retry.push(failure.index as usize);
+                verdicts.retry.push(row);
+            } else {
+                let attempt = attempts.get(row).copied().unwrap_or(0) + 1;
+                groups.entry((failure.kind, attempt)).or_default().push(failure);
             }
         }
-        for kind in [FailureKind::Reject, FailureKind::Retry, FailureKind::Away] {
-            let failed: Vec<&Failure> = failures.iter().filter(|failure| failure.kind == kind).collect();
+        for ((kind, attempt), failed) in groups {
             let Some(first) = failed.first() else { continue };
             let action = match self.ask(slot, rows, &failed, kind, first, attempt).await {
                 Some(action) => action,
@@ -56,6 +64,7 @@ impl<C: Clock> Shared<C> {
             };
             match action {
                 Action::Retry if attempt <= self.settings.executor.max_retries => {
+                    verdicts.tried.extend(failed.iter().map(|failure| failure.index as usize));
                     verdicts.retry.extend(failed.iter().map(|failure| failure.index as usize));
                 }
                 Action::Skip => {

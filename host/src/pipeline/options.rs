@@ -1,7 +1,7 @@
 //! The pipeline's part of the configuration.
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// When a partition's buffering sinks are flushed and its watermark is committed.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
@@ -134,7 +134,7 @@ pub struct DlqOptions {
 }
 
 /// What happens when a dead letter cannot be written (S94).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnSendFailure {
     /// The partition waits and tries again; nothing is committed.
@@ -145,7 +145,7 @@ pub enum OnSendFailure {
 }
 
 /// What a dead letter's value holds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DlqFormat {
     /// A JSON object of seven fields (S89).

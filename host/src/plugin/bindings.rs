@@ -18,6 +18,7 @@ wasmtime::component::bindgen!({
             export tidegate:plugin/ready-hook@0.1.0;
         }
     ",
+    imports: { "tidegate:plugin/postgres.query": async },
     exports: { default: async },
 });
 

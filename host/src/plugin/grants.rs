@@ -10,6 +10,7 @@ use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 use super::report::{Channel, Output, printable};
 use super::{Access, Grants};
 use crate::model::Fault;
+use crate::sink::Queries;
 
 /// Most bytes of an address that a refusal names.
 const ADDRESS_BYTES: usize = 300;
@@ -58,6 +59,16 @@ pub(crate) fn context(grants: &Grants, place: &str, base: &Path, output: &Arc<Ou
         wasi.env(name, &value);
     }
     Ok(wasi.build())
+}
+
+/// The sinks that the plugin may ask.
+pub(crate) fn queries(grants: &Grants, place: &str, known: &Queries) -> Result<Queries, Fault> {
+    let granted = grants.postgres.iter().map(|name| match known.get(name) {
+        Some(query) => Ok((name.clone(), Arc::clone(query))),
+        None => Err(Fault::config(format!("`{place}.grants.postgres` names `{name}`, which is no sink"))
+            .hint(format!("add `sinks.postgres.{name}`, or take it out of `{place}.grants.postgres`"))),
+    });
+    granted.collect()
 }
 
 /// Refuses every request, and tells the operator.

@@ -10,6 +10,7 @@ use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 use super::bindings::tidegate::plugin::{log, metrics, postgres};
 use super::grants::NoHttp;
 use super::report::{Output, printable};
+use crate::sink::Queries;
 
 /// Most elements of all of an instance's tables together. Interpreters' tables have some ten thousand.
 const TABLE_ELEMENTS: usize = 1 << 18;
@@ -26,6 +27,8 @@ pub(crate) struct State {
     pub(crate) no_http: NoHttp,
     pub(crate) limiter: Limiter,
     pub(crate) output: Arc<Output>,
+    /// The sinks that it may ask.
+    pub(crate) queries: Arc<Queries>,
     /// Where the plugin stands in the configuration, such as `sinks.plugin.csv`.
     pub(crate) place: Arc<str>,
 }
@@ -66,7 +69,10 @@ impl metrics::Host for State {
 }
 
 impl postgres::Host for State {
-    fn query(&mut self, sink: String, _statement: String, _parameters: String) -> Result<String, postgres::Error> {
+    async fn query(&mut self, sink: String, statement: String, parameters: String) -> Result<String, postgres::Error> {
+        if let Some(granted) = self.queries.get(&sink) {
+            return granted.query(&statement, &parameters).await.map_err(postgres::Error::Failed);
+        }
         let refusal = format!(
             "no statement on `{}`: no grant covers it; `{}.grants.postgres` would have to name the sink",
             printable(&sink, TEXT_BYTES),

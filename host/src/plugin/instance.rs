@@ -15,6 +15,7 @@ use super::imports::{Limiter, State};
 use super::report::{Output, WORDS_BYTES, Who, printable};
 use super::{Grants, Options};
 use crate::model::{CallError, Fault};
+use crate::sink::Queries;
 
 mod meter;
 pub(crate) mod slots;
@@ -55,12 +56,13 @@ pub(crate) struct Plan {
     name: String,
     options: String,
     grants: Grants,
+    queries: Arc<Queries>,
     memory_bytes: usize,
 }
 
 impl Plan {
-    /// Checks the limits. `name` is the plugin's name in the configuration.
-    pub(crate) fn new(artifact: Artifact, name: &str, options: &Options) -> Result<Self, Fault> {
+    /// Checks the limits. `name` is the plugin's name in the configuration; of `queries` it gets what it is granted.
+    pub(crate) fn new(artifact: Artifact, name: &str, options: &Options, queries: &Queries) -> Result<Self, Fault> {
         let place = artifact.place().to_owned();
         let limits = super::checked(&options.limits, &place)?;
         let json = serde_json::to_string(&options.options)
@@ -68,12 +70,13 @@ impl Plan {
         let deadline = Duration::from_secs_f64(limits.call_timeout_seconds);
         let memory_mebibytes = limits.memory_mebibytes;
         Ok(Self {
-            who: Who { label: Who::label_of(&place), place, memory_mebibytes, deadline },
             slots: limits.instances,
             name: name.to_owned(),
             options: json,
+            queries: Arc::new(grants::queries(&options.grants, &place, queries)?),
             grants: options.grants.clone(),
             memory_bytes: usize::try_from(memory_mebibytes << 20).unwrap_or(usize::MAX),
+            who: Who { label: Who::label_of(&place), place, memory_mebibytes, deadline },
             artifact,
         })
     }
@@ -90,6 +93,7 @@ impl Plan {
             no_http: NoHttp { output: Arc::clone(&output) },
             limiter: Limiter::new(self.memory_bytes),
             output: Arc::clone(&output),
+            queries: Arc::clone(&self.queries),
             place: self.who.place.as_str().into(),
         };
         let mut store = Store::new(&engine.wasmtime, state);

@@ -30,7 +30,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::model::{Answer, Batch, CallError, Failure, FailureKind, Fault, Owner, TopicPartition};
 use crate::sink::{Description, OnTombstone, Sink};
@@ -77,7 +77,7 @@ fn default_path() -> String {
 }
 
 /// When written lines are forced to the disk.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Fsync {
     /// Left to the operating system: a power cut may lose lines whose offsets were committed.

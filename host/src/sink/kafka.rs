@@ -1,4 +1,11 @@
 //! Kafka as a destination: every row is a record, and counts only once the brokers have it in all replicas (S103, S104).
+//!
+//! | What goes wrong | Answer for its rows |
+//! |---|---|
+//! | A header's name is not UTF-8 | reject |
+//! | Larger than the topic takes; refused as invalid or by the topic's policy | reject |
+//! | Not acknowledged in time; too few replicas; the connection lost | retry |
+//! | The topic is gone, or we may not write to it | Tidegate commits what is settled and stops |
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};

@@ -1,14 +1,73 @@
 //! MongoDB collections as a destination: every row becomes a document (S110).
+//!
+//! The value is a JSON object. Whole numbers become 32-bit integers where they fit and 64-bit integers where not, as
+//! MongoDB's own import writes them; numbers with a fraction or an exponent become doubles. Names keep their order.
+//!
+//! Without `key` every document is inserted. One without an `_id` gets an `ObjectId` made of its record's time, coordinates
+//! and value, so that inserting it again changes nothing. One with an `_id` of its own that is already there counts as
+//! written when the document there is the same, and is refused when it is another.
+//!
+//! With `key` a document replaces the one that has the same values in these fields, or is inserted where there is none. Values of a key
+//! are strings, numbers or booleans. Of several rows of a call with one key only the last is written; the ones before
+//! count with it, and the last before it is written where the server refuses it. Give the collection a unique index over
+//! exactly these fields: without it two partitions that write the same new key at the same moment may both insert, and the
+//! start warns of it for the configured collection. A tombstone deletes every document of its key, which is the record's
+//! key: a JSON object with the fields; for a single field also its JSON scalar or, where it is no JSON, its text.
+//!
+//! Writes wait for a majority of the replica set unless the URI says otherwise with `w`; 0 is refused. Writing a row again is as writing it
+//! once. Without `tls.ca_file` Mozilla's certificate authorities are believed, not the system's.
+//!
+//! | What goes wrong | Answer for its rows |
+//! |---|---|
+//! | The value is null, not UTF-8, no JSON object, or has a name twice in one object | reject |
+//! | A name is empty, begins with `$`, holds `.` or a NUL character | reject |
+//! | A whole number past 64 bits, a number past a double, more than 100 levels, a document of more than 16 MiB | reject |
+//! | The collection's name is missing, holds `$` or a NUL character, begins with `system.`, is too long | reject |
+//! | A field of the key is missing, null, an object or an array | reject |
+//! | A unique index has the value already, another document has the `_id`, a validator refuses it, any other refusal of the one document | reject |
+//! | The user may not write to the collection | reject |
+//! | No primary, shutting down, interrupted, overloaded, out of space, too few replicas for the write concern | away |
+//! | Unreachable, connection lost, no answer in time, login refused | away |
 
+use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use mongodb::bson::{Document, RawDocumentBuf};
+use mongodb::error::{Error, ErrorKind};
+use mongodb::{Client, Database};
 use schemars::JsonSchema;
 use serde::Deserialize;
+use tokio::sync::RwLock;
 
 use super::tls::Tls;
-use super::{Description, OnTombstone, Sink};
-use crate::model::{Answer, Batch, CallError, Fault};
+use super::{Description, OnTombstone, Sink, json};
+use crate::model::{Answer, Batch, CallError, Failure, Fault, Record, TopicPartition};
+
+mod address;
+mod document;
+mod identity;
+mod insert;
+mod refusal;
+mod replace;
+
+use address::Address;
+use insert::Insert;
+use replace::{Keyed, Wish};
+
+/// How long a start may take, and how long a write looks for a server that takes it.
+const START_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a call may take: less than the 30 seconds that the host gives it by default (S77).
+const CALL_PATIENCE: Duration = Duration::from_secs(20);
+/// Most rows wished for in one call.
+const MAX_ROWS: usize = 1_000;
+/// Most bytes wished for in one call.
+const MAX_BYTES: usize = 16 << 20;
+/// What the server answers where nobody has made the collection yet.
+const NAMESPACE_NOT_FOUND: i32 = 26;
+/// What it answers who may not.
+const UNAUTHORIZED: i32 = 13;
 
 /// One database to write to.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -28,40 +87,193 @@ pub struct Options {
     /// What happens to a record whose value is null; `delete` needs `key`.
     #[serde(default)]
     pub on_tombstone: OnTombstone,
-    /// TLS beyond what the URI says.
+    /// TLS beyond what the URI says. Certificate and key have to be in one file, named in both options.
     #[serde(default)]
     pub tls: Tls,
 }
 
 /// MongoDB collections as a destination: every row becomes a document (S110).
-#[derive(Debug)]
 pub struct MongoSink {
-    name: String,
-    options: Options,
+    address: Address,
+    collection: String,
+    key: Vec<String>,
+    on_tombstone: OnTombstone,
+    client: RwLock<Option<Client>>,
+}
+
+impl fmt::Debug for MongoSink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MongoSink").field("place", &self.address.place()).finish_non_exhaustive()
+    }
 }
 
 impl MongoSink {
     /// The sink `sinks.mongo.<name>`, not yet connected.
     ///
     /// # Errors
-    /// When an option cannot be right.
+    /// When an option cannot be right, or a file that it names cannot be read.
     pub fn new(name: &str, options: &Options) -> Result<Self, Fault> {
-        Ok(Self { name: name.to_owned(), options: options.clone() })
+        let place = format!("sinks.mongo.{name}");
+        let address = Address::new(&place, options)?;
+        if !options.collection.is_empty() {
+            address::collection(&options.database, &options.collection)
+                .map_err(|reason| Fault::config(format!("`{place}.collection` cannot be used: {reason}")))?;
+        }
+        for (position, field) in options.key.iter().enumerate() {
+            document::name(field).map_err(|reason| Fault::config(format!("`{place}.key` cannot be used: {reason}")))?;
+            if options.key[..position].contains(field) {
+                return Err(Fault::config(format!("`{place}.key` names `{field}` twice")));
+            }
+        }
+        if options.on_tombstone == OnTombstone::Delete && options.key.is_empty() {
+            return Err(Fault::config(format!("`{place}` cannot delete by key")).hint("name the fields of the `key`"));
+        }
+        Ok(Self {
+            address,
+            collection: options.collection.clone(),
+            key: options.key.clone(),
+            on_tombstone: options.on_tombstone,
+            client: RwLock::default(),
+        })
+    }
+
+    /// Where the row goes.
+    fn destination<'r>(&'r self, row: &Record<'r>) -> Result<&'r str, String> {
+        let name = row.target.filter(|target| !target.is_empty()).unwrap_or(&self.collection);
+        address::collection(self.address.database(), name).map(|()| name)
+    }
+
+    /// Sorts the rows into what is to be inserted, replaced and deleted; what cannot be any of it is refused here.
+    fn sort(&self, batch: &Batch) -> (Vec<Insert>, Keyed, Vec<Failure>) {
+        let (mut inserts, mut keyed, mut failures) = (Vec::new(), Keyed::default(), Vec::new());
+        for (index, row) in (0u32..).zip(batch.rows()) {
+            let sorted = self.destination(&row).and_then(|collection| match json::row(row.value, self.on_tombstone)? {
+                json::Row::Skip => Ok(()),
+                json::Row::Delete => {
+                    let filter = identity::deleted(&self.key, row.key)?;
+                    keyed.push(index, collection, filter, Wish::Delete)
+                }
+                json::Row::Write(text) => {
+                    let document = document::from_json(text)?;
+                    if self.key.is_empty() {
+                        inserts.push(Insert::new(index, collection, document, &batch.source, &row)?);
+                        return Ok(());
+                    }
+                    let filter = identity::of(&self.key, &document)?;
+                    keyed.push(index, collection, filter, Wish::Replace(document::raw(&document)?))
+                }
+            });
+            if let Err(reason) = sorted {
+                failures.push(Failure::reject(index, reason));
+            }
+        }
+        (inserts, keyed, failures)
+    }
+
+    async fn reach(&self) -> Result<Client, CallError> {
+        let options = self.address.options().await?;
+        let client = Client::with_options(options).map_err(|error| CallError::Fatal(self.address.unusable(&error)))?;
+        let database = client.database(self.address.database());
+        let asked = async {
+            let mut ping = Document::new();
+            ping.insert("ping", 1);
+            database.run_command(ping).await?;
+            // A ping needs no login; listing what one may see needs any.
+            match database.list_collection_names().authorized_collections(true).await {
+                Err(error) if refusal::code(&error) == Some(UNAUTHORIZED) => Err(error),
+                _ => Ok(()),
+            }
+        };
+        if let Err(error) = asked.await {
+            client.shutdown().immediate(true).await;
+            return Err(match &*error.kind {
+                ErrorKind::InvalidTlsConfig { .. } => CallError::Fatal(self.address.unusable(&error)),
+                _ => CallError::Away(self.address.away("cannot be reached", &error)),
+            });
+        }
+        self.warn_of_races(&database).await;
+        Ok(client)
+    }
+
+    /// Two inserts of one new key at the same moment are kept apart by a unique index and by nothing else.
+    async fn warn_of_races(&self, database: &Database) {
+        if self.key.is_empty() || self.collection.is_empty() || self.key == ["_id"] {
+            return;
+        }
+        match self.has_unique_index(database).await {
+            Ok(false) => tracing::warn!(
+                collection = self.collection,
+                "no unique index covers exactly the key `{}`: a key written by two partitions at once may be there twice",
+                self.key.join(", ")
+            ),
+            Ok(true) => {}
+            Err(error) => {
+                tracing::debug!("the indexes were not listed: {}", self.address.veiled(&refusal::words(&error)));
+            }
+        }
+    }
+
+    async fn has_unique_index(&self, database: &Database) -> Result<bool, Error> {
+        let collection = database.collection::<RawDocumentBuf>(&self.collection);
+        let mut indexes = match collection.list_indexes().await {
+            Err(error) if refusal::code(&error) == Some(NAMESPACE_NOT_FOUND) => return Ok(false),
+            indexes => indexes?,
+        };
+        while indexes.advance().await? {
+            let index = indexes.deserialize_current()?;
+            let complete = index
+                .options
+                .as_ref()
+                .is_some_and(|options| options.unique == Some(true) && options.partial_filter_expression.is_none());
+            if complete
+                && index.keys.len() == self.key.len()
+                && self.key.iter().all(|field| index.keys.contains_key(field))
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 
 #[async_trait]
 impl Sink for MongoSink {
     fn description(&self) -> Description {
-        Description::direct(false)
+        Description { max_rows: MAX_ROWS, max_bytes: MAX_BYTES, ..Description::direct(true) }
+    }
+
+    fn target(&self, _: &TopicPartition) -> Option<String> {
+        Some(self.collection.clone()).filter(|collection| !collection.is_empty())
     }
 
     async fn connect(&self) -> Result<(), CallError> {
+        let reached = tokio::time::timeout(START_PATIENCE, self.reach()).await;
+        let client = reached.unwrap_or_else(|_| Err(CallError::Away(self.address.silent(START_PATIENCE))))?;
+        *self.client.write().await = Some(client);
         Ok(())
     }
 
     async fn deliver(&self, batch: &Arc<Batch>) -> Answer {
-        let _ = (&self.name, &self.options, batch);
-        Ok(Vec::new())
+        // S78: a sink that was never connected writes nothing.
+        let Some(client) = self.client.read().await.clone() else {
+            return Err(CallError::Fatal(Fault::host(format!("`{}` is not connected", self.address.place()))));
+        };
+        let (inserts, keyed, mut failures) = self.sort(batch);
+        let database = client.database(self.address.database());
+        let written = async {
+            failures.extend(insert::all(&self.address, &database, inserts).await?);
+            failures.extend(replace::all(&self.address, &database, keyed).await?);
+            failures.sort_by_key(|failure| failure.index);
+            Ok(failures)
+        };
+        let written = tokio::time::timeout(CALL_PATIENCE, written).await;
+        written.unwrap_or_else(|_| Err(CallError::Away(self.address.silent(CALL_PATIENCE))))
+    }
+
+    async fn close(&self) -> Result<(), Fault> {
+        if let Some(client) = self.client.write().await.take() {
+            client.shutdown().immediate(true).await;
+        }
+        Ok(())
     }
 }

@@ -1,17 +1,76 @@
-//! PostgreSQL tables as a destination: every row becomes a row (S105–S109).
+//! PostgreSQL tables as a destination: every row becomes a row of its table (S105–S109).
+//!
+//! A row's value is a JSON object whose fields are the table's columns. The server itself converts each value to its column's
+//! type, as in a literal: a string becomes a timestamp or a `bytea`, a number a `numeric` digit for digit, an object or array
+//! a `json` or `jsonb`, an array of scalars a PostgreSQL array. Columns that the object does not name get their defaults. Times
+//! without a zone are taken for UTC. With `key` a row replaces the fields that it names in the row of the same key.
+//!
+//! All rows of a call are written in one transaction. When the server refuses one of them, the others still land exactly once.
+//! Several rows of the same key in one call count as written when the last of them is.
+//!
+//! | What goes wrong | Answer for its rows |
+//! |---|---|
+//! | The value is null, not UTF-8, no JSON object, has no field, or has a name twice | reject |
+//! | No table is named, or the name of the table or of a field is no identifier | reject |
+//! | The table is missing, or lacks a column that a field names, or fills it by itself | reject |
+//! | `key` is configured and the table has no unique index over exactly it; a key column is missing or null | reject |
+//! | A tombstone is to be deleted and the record's key does not give the key columns | reject |
+//! | An object or array for a column whose type takes none | reject |
+//! | The server refuses the row: its value, a constraint, a trigger, a privilege (SQLSTATE 22, 23, 42, 54, P0 and others) | reject |
+//! | Serialization failure, deadlock, lock timeout, six times in a row (40001, 40P01, 55P03) | retry |
+//! | Statement timeout, cancelled, internal error of the server (57014, 55, XX) | retry |
+//! | The connection breaks while the transaction is being committed, without `key` | retry |
+//! | The same with `key` | away |
+//! | Not to be reached, login refused, shutting down, out of connections, memory or disk, read-only (08, 28, 53, 57P, 58, 25006, 3D000) | away |
+//! | No connection of the pool becomes free for 10 seconds | away |
+//!
+//! With `key` the sink is idempotent. Without it, a crash between write and commit writes rows twice.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::Deserialize;
+use sqlx::postgres::PgPool;
+use sqlx::{Connection as _, PgConnection};
 
 use super::tls::Tls;
-use super::{Description, OnTombstone, Sink};
-use crate::model::{Answer, Batch, CallError, Fault};
+use super::{Description, OnTombstone, Query, Sink};
+use crate::model::{Answer, Batch, CallError, Fault, TopicPartition};
+
+mod connect;
+mod dsn;
+mod name;
+mod plan;
+mod query;
+mod rows;
+mod session;
+mod table;
+mod trouble;
+mod write;
+
+use dsn::Address;
+use plan::{Found, plain};
+use session::Session;
+use table::Known;
+use trouble::Trouble;
+use write::{First, Writer};
+
+/// Most rows wished for in one call.
+const CALL_ROWS: usize = 5_000;
+/// Most bytes wished for in one call.
+const CALL_BYTES: usize = 16 << 20;
+/// How long a call waits for a connection, and a server that is asked why there was none.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+const ASK_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long the connections may take to end.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One database to write to.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Options {
     /// Where the database is: `postgresql://user:password@host:5432/database`.
@@ -48,35 +107,206 @@ fn max_connections() -> u32 {
     10
 }
 
-/// PostgreSQL tables as a destination: every row becomes a row (S105–S109).
-#[derive(Debug)]
+/// Writes rows to the tables of one database; see the module's text.
 pub struct PostgresSink {
     name: String,
     options: Options,
+    address: Address,
+    /// `None` until connected.
+    pool: Mutex<Option<PgPool>>,
+    known: Known,
+}
+
+impl fmt::Debug for PostgresSink {
+    /// Without the DSN and what was read from it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresSink").field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 impl PostgresSink {
     /// The sink `sinks.postgres.<name>`, not yet connected.
     ///
     /// # Errors
-    /// When an option cannot be right.
+    /// When an option cannot be right, or a file of `tls` cannot be read.
     pub fn new(name: &str, options: &Options) -> Result<Self, Fault> {
-        Ok(Self { name: name.to_owned(), options: options.clone() })
+        let place = format!("sinks.postgres.{name}");
+        if !options.table.is_empty() {
+            name::table(&options.table, options.qualified_tables)
+                .map_err(|why| Fault::config(format!("`{place}.table` is no table")).because(why))?;
+        }
+        for (number, column) in options.key.iter().enumerate() {
+            if !name::is_identifier(column) {
+                let shown = column.escape_debug();
+                return Err(Fault::config(format!("`{place}.key` names `{shown}`, which cannot be a column"))
+                    .hint(format!("a column's name is {}", name::RULE)));
+            }
+            if options.key.iter().take(number).any(|earlier| earlier == column) {
+                return Err(Fault::config(format!("`{place}.key` names `{column}` twice")));
+            }
+        }
+        let address = Address::new(&place, options)?;
+        let (name, options) = (name.to_owned(), options.clone());
+        Ok(Self { name, options, address, pool: Mutex::default(), known: Known::default() })
+    }
+
+    fn option(&self, option: &str) -> String {
+        format!("sinks.postgres.{}.{option}", self.name)
+    }
+
+    fn user(&self) -> &str {
+        self.address.connect.get_username()
+    }
+
+    fn writer(&self) -> Writer<'_> {
+        let idempotent = !self.options.key.is_empty();
+        Writer { name: &self.name, shown: &self.address.shown, user: self.user(), idempotent }
+    }
+
+    fn pool(&self) -> Option<PgPool> {
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A connection of the pool. When none can be had, a connection outside of it tells why: the pool keeps that to itself.
+    async fn session(&self, pool: &PgPool) -> Result<Session, CallError> {
+        let error = match pool.acquire().await {
+            Ok(connection) => return Ok(Session::new(connection)),
+            Err(sqlx::Error::PoolTimedOut) => {
+                match tokio::time::timeout(ASK_TIMEOUT, PgConnection::connect_with(&self.address.connect)).await {
+                    Ok(Ok(connection)) => {
+                        let _ = tokio::time::timeout(CLOSE_TIMEOUT, connection.close()).await;
+                        sqlx::Error::PoolTimedOut
+                    }
+                    Ok(Err(error)) => error,
+                    Err(_) => sqlx::Error::PoolTimedOut,
+                }
+            }
+            Err(error) => error,
+        };
+        Err(self.writer().away(&error))
+    }
+
+    /// The tables of the rows. With `anew` the catalog is asked for those too that are known.
+    async fn tables(
+        &self,
+        session: &mut Session,
+        rows: &[rows::Row<'_>],
+        anew: bool,
+    ) -> Result<HashMap<String, Found>, CallError> {
+        let mut tables: HashMap<String, Found> = HashMap::new();
+        for row in rows {
+            if tables.contains_key(&row.table) {
+                continue;
+            }
+            if let Some(known) = self.known.get(&row.table).filter(|_| !anew) {
+                tables.insert(row.table.clone(), Ok(known));
+                continue;
+            }
+            let found = match table::look_up(session, &row.table, &self.options.key).await {
+                Ok(Some(table)) => Ok(Arc::new(table)),
+                Ok(None) => Err(format!("there is no table `{}`", plain(&row.table))),
+                Err(error) => match trouble::judge(&error) {
+                    Trouble::Away => return Err(self.writer().away(&error)),
+                    Trouble::Permanent => {
+                        let words = trouble::words(&error, self.user());
+                        Err(format!("table `{}` cannot be looked at: {words}", plain(&row.table)))
+                    }
+                    _ => return Err(CallError::Retry(self.writer().fault("could not look up a table", &error))),
+                },
+            };
+            self.known.set(&row.table, found.as_ref().ok());
+            tables.insert(row.table.clone(), found);
+        }
+        Ok(tables)
     }
 }
 
 #[async_trait]
 impl Sink for PostgresSink {
     fn description(&self) -> Description {
-        Description::direct(false)
+        let idempotent = !self.options.key.is_empty();
+        Description { max_rows: CALL_ROWS, max_bytes: CALL_BYTES, ..Description::direct(idempotent) }
+    }
+
+    fn target(&self, _: &TopicPartition) -> Option<String> {
+        Some(self.options.table.clone()).filter(|table| !table.is_empty())
+    }
+
+    fn query(self: Arc<Self>) -> Option<Arc<dyn Query>> {
+        Some(self)
     }
 
     async fn connect(&self) -> Result<(), CallError> {
+        self.probe().await?;
+        let pool = self.lazy_pool();
+        if !self.options.table.is_empty() {
+            self.table_is_there(&pool).await?;
+        }
+        *self.pool.lock().unwrap_or_else(PoisonError::into_inner) = Some(pool);
         Ok(())
     }
 
     async fn deliver(&self, batch: &Arc<Batch>) -> Answer {
-        let _ = (&self.name, &self.options, batch);
-        Ok(Vec::new())
+        let Some(pool) = self.pool() else {
+            return Err(CallError::Fatal(Fault::host(format!(
+                "`postgres/{}` was asked to deliver before it was connected",
+                self.name
+            ))));
+        };
+        let (rows, mut failures) = rows::read(batch, &self.options, &self.option("table"));
+        if rows.is_empty() {
+            return Ok(failures);
+        }
+        let mut session = self.session(&pool).await?;
+        let writer = self.writer();
+        let mut tables = self.tables(&mut session, &rows, false).await?;
+        let mut anew = false;
+        loop {
+            let (statements, refused) = plan::plan(&rows, &tables, &self.options.key);
+            // What is remembered of a table may be over: a new column is no reason to refuse a row.
+            if !refused.is_empty() && !anew {
+                anew = true;
+                let current = self.tables(&mut session, &rows, true).await?;
+                if current != tables {
+                    tables = current;
+                    continue;
+                }
+            }
+            if statements.is_empty() {
+                failures.extend(refused);
+                failures.sort_by_key(|failure| failure.index);
+                return Ok(failures);
+            }
+            let unwritten = match writer.all_at_once(&mut session, &statements).await {
+                First::Written => Vec::new(),
+                First::Answered(answer) => answer?,
+                First::Refused => {
+                    if !anew {
+                        anew = true;
+                        let current = self.tables(&mut session, &rows, true).await?;
+                        if current != tables {
+                            tables = current;
+                            continue;
+                        }
+                    }
+                    writer.isolating(&mut session, &statements).await?
+                }
+            };
+            failures.extend(refused);
+            failures.extend(unwritten);
+            failures.sort_by_key(|failure| failure.index);
+            return Ok(failures);
+        }
+    }
+
+    async fn close(&self) -> Result<(), Fault> {
+        let pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(pool) = pool {
+            tokio::time::timeout(CLOSE_TIMEOUT, pool.close()).await.map_err(|_| {
+                let seconds = CLOSE_TIMEOUT.as_secs();
+                Fault::destination(format!("`postgres/{}` did not close within {seconds} s", self.name))
+            })?;
+        }
+        Ok(())
     }
 }

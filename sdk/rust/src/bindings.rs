@@ -14,6 +14,16 @@ pub mod contract {
 }
 pub use contract::tidegate::plugin::{payloads, types};
 
+/// What the host offers beyond WASI. A component imports only what its author calls.
+pub mod imports {
+    wit_bindgen::generate!({
+        path: "../../wit",
+        inline: "package tidegate:sdk; world imports { import tidegate:plugin/postgres@0.1.0; }",
+        generate_all,
+    });
+    pub use tidegate::plugin::postgres;
+}
+
 pub mod collector {
     wit_bindgen::generate!({
         path: "../../wit",

@@ -109,6 +109,7 @@ mod context;
 mod failure;
 mod panic;
 mod payload;
+mod postgres;
 mod sink;
 
 pub use batch::{Batch, ChunkSizeError, Chunks, EmptyBatchError, Header, Headers, Record, Rows};
@@ -120,6 +121,7 @@ pub use failure::Failed;
 pub use payload::{
     FilePayload, HttpPayload, KafkaPayload, MongoPayload, Payloads, PluginPayload, PostgresPayload, RedisPayload,
 };
+pub use postgres::{QueryError, query};
 pub use sink::{BatchingSink, Description, DirectSink};
 
 /// What the export macros need, and guests that go past them. Not for authors.

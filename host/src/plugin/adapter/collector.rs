@@ -16,6 +16,7 @@ use crate::plugin::contract::{Contract, Role};
 use crate::plugin::imports::State;
 use crate::plugin::instance::slots::{Lease, Mark, Marks, Slots};
 use crate::plugin::instance::{Abandon, Guest, Live, Plan, Stop, backpressure, fault};
+use crate::sink::Queries;
 
 /// The collector's name in its context.
 const NAME: &str = "collect";
@@ -66,12 +67,13 @@ pub struct PluginCollector {
 }
 
 impl PluginCollector {
-    /// Makes the instances and calls `setup` on each; [`Collect::ready`] calls the ready hook.
+    /// Makes the instances and calls `setup` on each; [`Collect::ready`] calls the ready hook. Of `queries` the plugin may use
+    /// what it is granted.
     ///
     /// # Errors
     /// When the component is no collector, a limit or grant is wrong, or `setup` fails.
-    pub async fn start(artifact: Artifact, options: &Options) -> Result<Self, Fault> {
-        Ok(Self { slots: Slots::start(Plan::new(artifact, NAME, options)?).await? })
+    pub async fn start(artifact: Artifact, options: &Options, queries: &Queries) -> Result<Self, Fault> {
+        Ok(Self { slots: Slots::start(Plan::new(artifact, NAME, options, queries)?).await? })
     }
 
     fn answer<T>(&self, hook: &str, answered: Result<T, types::Fault>) -> Result<T, CallError> {

@@ -16,7 +16,7 @@ use crate::plugin::imports::State;
 use crate::plugin::instance::slots::{Lease, Mark, Marks, Slots};
 use crate::plugin::instance::{Guest, Plan, Stop, fault};
 use crate::plugin::report::printable;
-use crate::sink::{Description, Sink, Style};
+use crate::sink::{Description, Queries, Sink, Style};
 
 /// Most bytes of what `close` complains of.
 const COMPLAINT_BYTES: usize = 600;
@@ -63,12 +63,13 @@ pub struct PluginSink {
 }
 
 impl PluginSink {
-    /// Makes the instances and calls `setup` on each, touching nothing outside; [`Sink::connect`] does that.
+    /// Makes the instances and calls `setup` on each, touching nothing outside; [`Sink::connect`] does that. Of `queries` the
+    /// plugin may use what it is granted.
     ///
     /// # Errors
     /// When the component is no sink, a limit or grant is wrong, or `setup` fails.
-    pub async fn start(artifact: Artifact, name: &str, options: &Options) -> Result<Self, Fault> {
-        Ok(Self { slots: Slots::start(Plan::new(artifact, name, options)?).await? })
+    pub async fn start(artifact: Artifact, name: &str, options: &Options, queries: &Queries) -> Result<Self, Fault> {
+        Ok(Self { slots: Slots::start(Plan::new(artifact, name, options, queries)?).await? })
     }
 
     fn answer(&self, hook: &str, answered: Result<Vec<Failure>, types::Fault>) -> Answer {

@@ -1,0 +1,168 @@
+//! Rows without a key: inserted, however often they come.
+
+use std::collections::{BTreeMap, HashMap};
+
+use mongodb::Database;
+use mongodb::bson::{Bson, Document, RawDocumentBuf, doc};
+use mongodb::error::{ErrorKind, IndexedWriteError, InsertManyError};
+
+use super::address::Address;
+use super::refusal::{self, Refusal};
+use super::{document, identity};
+use crate::model::{Answer, CallError, Failure, Fault, Record, TopicPartition};
+
+/// The index over `_id` that every collection has.
+const ID_INDEX: &str = "_id_";
+
+/// One row to insert.
+pub(super) struct Insert {
+    row: u32,
+    collection: String,
+    id: Bson,
+    /// The `_id` was made here, of the row itself.
+    made: bool,
+    raw: RawDocumentBuf,
+}
+
+impl Insert {
+    pub(super) fn new(
+        row: u32,
+        collection: &str,
+        mut document: Document,
+        source: &TopicPartition,
+        record: &Record<'_>,
+    ) -> Result<Self, String> {
+        let own = document.get("_id").cloned();
+        let made = own.is_none();
+        let id = own.unwrap_or_else(|| Bson::ObjectId(identity::made(source, record)));
+        if made {
+            let fields = std::mem::take(&mut document);
+            document.insert("_id", id.clone());
+            document.extend(fields);
+        }
+        Ok(Self { row, collection: collection.to_owned(), id, made, raw: document::raw(&document)? })
+    }
+}
+
+/// Inserts the rows, each collection's in one go.
+pub(super) async fn all(address: &Address, database: &Database, inserts: Vec<Insert>) -> Answer {
+    let mut collections: BTreeMap<String, Vec<Insert>> = BTreeMap::new();
+    for insert in inserts {
+        collections.entry(insert.collection.clone()).or_default().push(insert);
+    }
+    let mut failures = Vec::new();
+    for (name, inserts) in collections {
+        failures.extend(one(address, database, &name, &inserts).await?);
+    }
+    Ok(failures)
+}
+
+async fn one(address: &Address, database: &Database, name: &str, inserts: &[Insert]) -> Answer {
+    let collection = database.collection::<RawDocumentBuf>(name);
+    let documents = inserts.iter().map(|insert| &insert.raw);
+    // Unordered: a document that is refused does not keep the ones after it from being written (S76).
+    let Err(error) = collection.insert_many(documents).ordered(false).await else {
+        return Ok(Vec::new());
+    };
+    if let ErrorKind::InsertMany(InsertManyError { write_errors, write_concern_error, .. }) = &*error.kind {
+        if write_concern_error.is_some() || write_errors.is_none() {
+            // Written, but not on as many servers as wanted; inserting again asks again.
+            let fault = Fault::destination(format!("`{}` does not confirm writes", address.place()));
+            let why = write_concern_error.as_ref().map(|why| refusal::said(why.code, &why.code_name, &why.message));
+            return Err(CallError::Away(fault.because(address.veiled(&why.unwrap_or_default()))));
+        }
+        return refused(address, database, name, inserts, write_errors.as_deref().unwrap_or_default()).await;
+    }
+    match refusal::of(address, &error) {
+        Refusal::Away(fault) => Err(CallError::Away(fault)),
+        Refusal::Row(reason) if inserts.len() > 1 => {
+            // Which of them it is, only asking in parts can tell.
+            Err(CallError::Reject(
+                Fault::destination(format!("`{}` refused documents for `{name}`", address.place())).because(reason),
+            ))
+        }
+        Refusal::Row(reason) | Refusal::Collection(reason) => {
+            Ok(inserts.iter().map(|insert| Failure::reject(insert.row, reason.clone())).collect())
+        }
+    }
+}
+
+/// Judges the documents that the server did not insert.
+async fn refused(
+    address: &Address,
+    database: &Database,
+    name: &str,
+    inserts: &[Insert],
+    errors: &[IndexedWriteError],
+) -> Answer {
+    let mut failures = Vec::new();
+    let mut duplicates: Vec<(&Insert, Option<&str>)> = Vec::new();
+    for error in errors {
+        let Some(insert) = inserts.get(error.index) else {
+            let fault = Fault::destination(format!("`{}` refused a document that it was not sent", address.place()));
+            return Err(CallError::Away(fault));
+        };
+        if refusal::DUPLICATE.contains(&error.code) {
+            let index = refusal::index(&error.message);
+            if !(insert.made && index == Some(ID_INDEX)) {
+                duplicates.push((insert, index));
+            }
+            continue;
+        }
+        let words = refusal::said(error.code, error.code_name.as_deref().unwrap_or_default(), &error.message);
+        failures.push(match refusal::of_code(address, error.code, &words) {
+            Refusal::Row(reason) | Refusal::Collection(reason) => Failure::reject(insert.row, reason),
+            Refusal::Away(fault) => Failure::away(insert.row, fault.to_string()),
+        });
+    }
+    if !duplicates.is_empty() {
+        failures.extend(compared(address, database, name, &duplicates).await?);
+    }
+    Ok(failures)
+}
+
+/// A document that is there already, just as it is, was written before.
+async fn compared(
+    address: &Address,
+    database: &Database,
+    name: &str,
+    duplicates: &[(&Insert, Option<&str>)],
+) -> Answer {
+    let ids: Vec<Bson> = duplicates.iter().map(|(insert, _)| insert.id.clone()).collect();
+    let found = async {
+        let mut cursor = database.collection::<RawDocumentBuf>(name).find(doc! { "_id": { "$in": ids } }).await?;
+        let mut found = HashMap::new();
+        while cursor.advance().await? {
+            let raw = cursor.current();
+            if let Ok(Some(id)) = raw.get("_id") {
+                found.insert(format!("{id:?}"), raw.to_owned());
+            }
+        }
+        Ok(found)
+    };
+    let found = match found.await {
+        Ok(found) => found,
+        Err(error) => match refusal::of(address, &error) {
+            Refusal::Away(fault) => return Err(CallError::Away(fault)),
+            Refusal::Row(reason) | Refusal::Collection(reason) => {
+                let reason = format!(
+                    "its `_id` or another unique value is there already, and what is there cannot be read: {reason}"
+                );
+                return Ok(duplicates.iter().map(|(insert, _)| Failure::reject(insert.row, reason.clone())).collect());
+            }
+        },
+    };
+    let other = duplicates.iter().filter_map(|(insert, index)| {
+        let id = insert.raw.get("_id").ok().flatten().map(|id| format!("{id:?}"));
+        if id.and_then(|id| found.get(&id)).is_some_and(|there| *there == insert.raw) {
+            return None;
+        }
+        let reason = match index {
+            Some(ID_INDEX) => format!("another document in `{name}` has its `_id`"),
+            Some(index) => format!("the unique index `{index}` of `{name}` has its value already"),
+            None => format!("a unique index of `{name}` has its value already"),
+        };
+        Some(Failure::reject(insert.row, reason))
+    });
+    Ok(other.collect())
+}

@@ -1,0 +1,252 @@
+//! From rows to statements: as few as possible, in an order that keeps each key's rows in theirs.
+
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+
+use super::name::quoted;
+use super::rows::{Row, Work};
+use super::table::{Sameness, Table};
+use crate::model::Failure;
+
+/// A table that was asked for, or why its rows are refused.
+pub(super) type Found = Result<Arc<Table>, String>;
+
+/// One statement for rows of one table with the same columns.
+pub(super) struct Statement<'r> {
+    pub(super) sql: String,
+    /// The table as it stands in a statement.
+    pub(super) table: &'r str,
+    /// The columns that the rows have, each with its type as it stands in a statement.
+    pub(super) columns: Vec<(&'r str, &'r str)>,
+    pub(super) items: Vec<Item<'r>>,
+}
+
+/// One row of a statement.
+pub(super) struct Item<'r> {
+    /// Its place in the batch.
+    pub(super) index: u32,
+    /// An object with the statement's columns.
+    pub(super) document: Cow<'r, str>,
+    /// Rows with the same text here are the same to the table; only the last of them is written.
+    key: Option<String>,
+}
+
+/// The rows as statements, and those that no statement could write.
+pub(super) fn plan<'r>(
+    rows: &'r [Row<'_>],
+    tables: &'r HashMap<String, Found>,
+    key: &'r [String],
+) -> (Vec<Statement<'r>>, Vec<Failure>) {
+    let mut plan = Plan { key, statements: Vec::new(), open: HashMap::new(), last: HashMap::new() };
+    let mut refused = Vec::new();
+    for row in rows {
+        let fitted = match tables.get(&row.table) {
+            Some(Ok(table)) => plan.fit(row, table),
+            Some(Err(reason)) => Err(reason.clone()),
+            None => Err("its table was not looked up".to_owned()),
+        };
+        if let Err(reason) = fitted {
+            refused.push(Failure::reject(row.index, reason));
+        }
+    }
+    (plan.statements, refused)
+}
+
+#[derive(PartialEq, Eq, Hash)]
+struct Group<'r> {
+    table: &'r str,
+    deletes: bool,
+    columns: Vec<&'r str>,
+}
+
+struct Plan<'r> {
+    key: &'r [String],
+    statements: Vec<Statement<'r>>,
+    /// Statements that may still take rows.
+    open: HashMap<Group<'r>, usize>,
+    /// The last statement that has a row of that key.
+    last: HashMap<(&'r str, String), usize>,
+}
+
+impl<'r> Plan<'r> {
+    fn fit(&mut self, row: &'r Row<'_>, table: &'r Table) -> Result<(), String> {
+        let name = row.table.as_str();
+        if !self.key.is_empty() && !table.has_key {
+            return Err(format!("table `{}` has no unique index over exactly {}", plain(name), listed(self.key)));
+        }
+        let (group, document, values) = match &row.work {
+            Work::Write(document, fields) => {
+                for (field, value) in fields {
+                    let column = table
+                        .column(field)
+                        .ok_or_else(|| format!("table `{}` has no column `{field}`", plain(name)))?;
+                    column.takes(value).map_err(|why| format!("column `{field}` of table `{}` {why}", plain(name)))?;
+                }
+                let mut columns: Vec<&str> = fields.iter().map(|(field, _)| field.as_ref()).collect();
+                columns.sort_unstable();
+                let value = |column: &String| fields.iter().find(|(field, _)| field == column).map(|(_, value)| *value);
+                let values: Vec<&RawValue> = self.key.iter().filter_map(value).collect();
+                (Group { table: name, deletes: false, columns }, Cow::Borrowed(*document), values)
+            }
+            Work::Delete(values) => {
+                let columns = self.key.iter().map(String::as_str).collect();
+                let values: Vec<&RawValue> = values.iter().map(AsRef::as_ref).collect();
+                (Group { table: name, deletes: true, columns }, Cow::Owned(object(self.key, &values)), values)
+            }
+        };
+        let known = identity(table, self.key, &values);
+        let place = self.place(group, known.as_ref(), table)?;
+        let key = (!self.key.is_empty()).then(|| match &known {
+            Some(known) => known.clone(),
+            None => values.iter().map(|value| value.get()).collect::<Vec<_>>().join(","),
+        });
+        if let Some(known) = known {
+            self.last.insert((name, known), place);
+        }
+        if let Some(statement) = self.statements.get_mut(place) {
+            statement.items.push(Item { index: row.index, document, key });
+        }
+        Ok(())
+    }
+
+    /// The statement that a row goes to: the open one of its kind, unless a later one has a row of the same key. A row whose
+    /// key could be anybody's comes after all before it, and before all after it.
+    fn place(&mut self, group: Group<'r>, known: Option<&String>, table: &'r Table) -> Result<usize, String> {
+        if !self.key.is_empty() {
+            match known {
+                Some(known) => {
+                    let last = self.last.get(&(group.table, known.clone())).copied();
+                    if self.open.get(&group).is_some_and(|&open| last.is_some_and(|last| last > open)) {
+                        self.open.remove(&group);
+                    }
+                }
+                None => self.close_others(&group),
+            }
+        }
+        if let Some(&open) = self.open.get(&group) {
+            return Ok(open);
+        }
+        let columns = group
+            .columns
+            .iter()
+            .map(|&column| table.column(column).map(|known| (column, known.type_name.as_str())))
+            .collect::<Option<Vec<_>>>()
+            .ok_or_else(|| format!("table `{}` lacks one of {}", plain(group.table), listed(self.key)))?;
+        let sql = if group.deletes { delete(group.table, &columns) } else { insert(group.table, &columns, self.key) };
+        self.statements.push(Statement { sql, table: group.table, columns, items: Vec::new() });
+        let place = self.statements.len() - 1;
+        self.open.insert(group, place);
+        Ok(place)
+    }
+
+    /// Leaves only the table's latest statement open, and that only for rows of this kind.
+    fn close_others(&mut self, group: &Group<'r>) {
+        let latest = self.open.iter().filter(|(other, _)| other.table == group.table).map(|(_, &place)| place).max();
+        self.open.retain(|other, place| other.table != group.table || other == group && Some(*place) == latest);
+    }
+}
+
+/// A text that is the same for keys that are the same to the table, where that can be told from here.
+fn identity(table: &Table, key: &[String], values: &[&RawValue]) -> Option<String> {
+    let mut joined = String::new();
+    for (column, value) in key.iter().zip(values) {
+        let text = value.get();
+        let text = if text.starts_with('"') { serde_json::from_str(text).ok()? } else { text.to_owned() };
+        let canonical = match table.column(column)?.sameness {
+            Sameness::Integer => {
+                let digits = text.strip_prefix('-').unwrap_or(&text);
+                text == "0" || !digits.starts_with('0') && digits.bytes().all(|byte| byte.is_ascii_digit())
+            }
+            Sameness::Text => true,
+            Sameness::Uuid => {
+                text.len() == 36
+                    && text.bytes().enumerate().all(|(at, byte)| match at {
+                        8 | 13 | 18 | 23 => byte == b'-',
+                        _ => matches!(byte, b'0'..=b'9' | b'a'..=b'f'),
+                    })
+            }
+            Sameness::Unknown => false,
+        };
+        if !canonical || text.is_empty() && key.len() > 1 {
+            return None;
+        }
+        let _ = write!(joined, "{}:{text},", text.len());
+    }
+    Some(joined)
+}
+
+fn object(names: &[String], values: &[&RawValue]) -> String {
+    let fields: Vec<String> =
+        names.iter().zip(values).map(|(name, value)| format!("\"{name}\":{}", value.get())).collect();
+    format!("{{{}}}", fields.join(","))
+}
+
+/// The rows of a part of a statement as its parameter: only the last of those that are the same to the table.
+pub(super) fn parameter(items: &[Item<'_>]) -> String {
+    let mut seen = HashSet::new();
+    let mut kept: Vec<&str> = items
+        .iter()
+        .rev()
+        .filter(|item| item.key.as_ref().is_none_or(|key| seen.insert(key)))
+        .map(|item| &*item.document)
+        .collect();
+    kept.reverse();
+    let mut text = String::with_capacity(kept.iter().map(|document| document.len() + 1).sum::<usize>() + 2);
+    text.push('[');
+    for (number, document) in kept.iter().enumerate() {
+        if number > 0 {
+            text.push(',');
+        }
+        text.push_str(document);
+    }
+    text.push(']');
+    text
+}
+
+/// The rows come as JSON and not as JSONB, which leaves numbers and documents as they were written. Their columns are named
+/// with their types, so that only those are looked at.
+fn recordset(columns: &[(&str, &str)]) -> String {
+    let columns: Vec<String> =
+        columns.iter().map(|(column, type_name)| format!("{} {type_name}", quoted(column))).collect();
+    format!("json_to_recordset($1::text::json) AS x({})", columns.join(", "))
+}
+
+fn insert(table: &str, columns: &[(&str, &str)], key: &[String]) -> String {
+    let names: Vec<String> = columns.iter().map(|(column, _)| quoted(column)).collect();
+    let names = names.join(", ");
+    let mut sql = format!("INSERT INTO {table} ({names}) SELECT {names} FROM {}", recordset(columns));
+    if !key.is_empty() {
+        let others: Vec<String> = columns
+            .iter()
+            .filter(|(column, _)| !key.iter().any(|key| key == column))
+            .map(|(column, _)| format!("{0} = EXCLUDED.{0}", quoted(column)))
+            .collect();
+        let keys: Vec<String> = key.iter().map(|column| quoted(column)).collect();
+        let _ = write!(sql, " ON CONFLICT ({}) DO ", keys.join(", "));
+        if others.is_empty() {
+            sql.push_str("NOTHING");
+        } else {
+            let _ = write!(sql, "UPDATE SET {}", others.join(", "));
+        }
+    }
+    sql
+}
+
+fn delete(table: &str, columns: &[(&str, &str)]) -> String {
+    let same: Vec<String> = columns.iter().map(|(column, _)| format!("old.{0} = x.{0}", quoted(column))).collect();
+    format!("DELETE FROM {table} AS old USING {} WHERE {}", recordset(columns), same.join(" AND "))
+}
+
+/// A table's name without its quotes.
+pub(super) fn plain(table: &str) -> String {
+    table.replace('"', "")
+}
+
+/// Columns in a sentence.
+pub(super) fn listed(columns: &[String]) -> String {
+    columns.iter().map(|column| format!("`{column}`")).collect::<Vec<_>>().join(", ")
+}

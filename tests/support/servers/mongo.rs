@@ -1,0 +1,69 @@
+//! A server of MongoDB's protocol: not MongoDB's own, which package registries lack.
+
+use std::process::Command;
+
+use super::super::child::{REMEDY, Server, free_port, listens, target_dir};
+use super::unique;
+
+/// A server that has written to its file what it acknowledges. It knows no sessions or transactions, accepts validators
+/// without enforcing them, and counts wrongly when an unordered insert meets duplicates.
+pub struct Mongo {
+    server: Server,
+    port: u16,
+}
+
+impl Mongo {
+    /// Starts a server without data and waits until it listens.
+    ///
+    /// # Panics
+    /// When Java or the server's files are missing, naming the command to run, and when it does not come up.
+    pub fn start() -> Self {
+        let mut mongo = Self { server: Server::new("mongo"), port: free_port() };
+        mongo.restart();
+        mongo
+    }
+
+    /// Starts the server again on its data and port, and waits until it listens.
+    pub fn restart(&mut self) {
+        let files = target_dir().join("services/mongo");
+        assert!(files.join("classes").is_dir(), "the Mongo server's files are not in {}: {REMEDY}", files.display());
+        let mut java = Command::new("java");
+        java.args([
+            "-Xmx256m",
+            "-XX:TieredStopAtLevel=1",
+            "-XX:+UseSerialGC",
+            "-Djava.net.preferIPv4Stack=true",
+            "-cp",
+        ])
+        .arg(format!("{}/classes:{0}/libs/*", files.display()))
+        .args(["MongoMain", &self.port.to_string()])
+        .arg(self.server.dir().join("data.h2"));
+        let port = self.port;
+        self.server.start(&java, || listens(port));
+    }
+
+    /// Ends the server as a crash would.
+    pub fn kill(&mut self) {
+        self.server.kill();
+    }
+
+    /// Ends the server as an operator would.
+    pub fn stop(&mut self) {
+        self.server.stop("-TERM");
+    }
+
+    /// The port, on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Where clients connect.
+    pub fn uri(&self) -> String {
+        format!("mongodb://127.0.0.1:{}/", self.port)
+    }
+
+    /// The name of a database that no other test of this process has; it is made by its first document.
+    pub fn database(&self, stem: &str) -> String {
+        unique(stem)
+    }
+}
