@@ -74,6 +74,8 @@ async fn s51_an_interrupted_part_goes_on() {
     let group = format!("{}-from-earliest", scene.group);
     let onlooker = Onlooker::new(&group);
     let mut life = scene.start(&["run", "--from", "earliest", "--until-end"]);
+    // Only then is it certain that the broker knows a coordinator to ask.
+    wait("something is written", || !scene.file(format!("{topic}-0.jsonl")).is_empty());
     wait("something is committed", || onlooker.committed(&topic, 0).is_some_and(|offset| offset > 1000));
     life.kill().unwrap();
     life.wait().unwrap();
