@@ -327,8 +327,9 @@ fn help_fits_on_a_screen() {
     Usage: tidegate <COMMAND>
 
     Commands:
-      run     Take records to the sinks until told to stop
+      run     Take records to the sinks until told to stop, or, with --from and --until-end, a part of them again
       check   Check the configuration and load the plugins; with --connect also reach every server
+      dlq     Look at what stands in the dead letter topic, and send it through again
       demo    Run a pipeline on this machine alone, with a broker inside this process
       schema  Print the JSON Schema of the configuration file
       help    Print this message or the help of the given subcommand(s)

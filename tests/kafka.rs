@@ -1,10 +1,16 @@
 //! Source, sink and dead letters on a real broker.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "tests")]
 
+#[path = "kafka/backfill.rs"]
+mod backfill;
+#[path = "kafka/binary.rs"]
+mod binary;
 #[path = "kafka/complete.rs"]
 mod complete;
 #[path = "kafka/disk.rs"]
 mod disk;
+#[path = "kafka/dlq.rs"]
+mod dlq;
 #[path = "kafka/end_to_end.rs"]
 mod end_to_end;
 #[path = "kafka/help.rs"]

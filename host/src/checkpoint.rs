@@ -61,6 +61,8 @@ pub struct Partition {
     failures: u32,
     progress: Offset,
     owed: Option<(Offset, u32)>,
+    /// Nothing more will come: what is read is committed without waiting for the interval.
+    hurried: bool,
 }
 
 impl Partition {
@@ -86,6 +88,7 @@ impl Partition {
             failures: 0,
             progress: start,
             owed: None,
+            hurried: false,
         }
     }
 
@@ -205,6 +208,11 @@ impl Partition {
     /// A buffering sink took rows of that many bytes.
     pub fn buffered(&mut self, bytes: u64) {
         self.buffered_bytes += bytes;
+    }
+
+    /// The source has no record left: the checkpoint is due as soon as what was read has its answer.
+    pub fn hurry(&mut self) {
+        self.hurried = true;
     }
 
     /// Every record of the open window has its answer and its round is over (S2).
@@ -349,6 +357,7 @@ impl Partition {
 
     fn begin_checkpoint(&mut self, now: Millis) {
         self.created = now;
+        self.hurried = false;
         self.records = 0;
         self.buffered_bytes = 0;
     }
@@ -363,7 +372,7 @@ impl Partition {
             || self.records >= self.limits.max_records
             || (pressed && self.buffered_bytes > 0);
         let counted = self.limits.every_records > 0 && self.records >= self.limits.every_records;
-        let expired = now >= self.due_at() && (self.records > 0 || self.watermark() > self.committed);
+        let expired = (self.hurried || now >= self.due_at()) && (self.records > 0 || self.watermark() > self.committed);
         expired || (self.records > 0 && (counted || full))
     }
 }

@@ -13,6 +13,8 @@ use assemble::NotStarted;
 mod assemble;
 mod check;
 mod demo;
+mod dlq;
+mod moment;
 mod render;
 mod run;
 mod summary;
@@ -27,10 +29,12 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Take records to the sinks until told to stop.
+    /// Take records to the sinks until told to stop, or, with --from and --until-end, a part of them again.
     Run {
         #[command(flatten)]
         file: File,
+        #[command(flatten)]
+        span: run::Request,
     },
     /// Check the configuration and load the plugins; with --connect also reach every server.
     Check {
@@ -42,6 +46,11 @@ enum Command {
         /// Print JSON for a machine to read.
         #[arg(long)]
         json: bool,
+    },
+    /// Look at what stands in the dead letter topic, and send it through again.
+    Dlq {
+        #[command(subcommand)]
+        command: dlq::Command,
     },
     /// Run a pipeline on this machine alone, with a broker inside this process.
     Demo {
@@ -132,10 +141,20 @@ fn dispatch(command: Command) -> Exit {
             render::report(&report, json);
             report.exit()
         }
-        Command::Run { file } => {
+        Command::Run { file, span } => {
             log("info");
             match file.load() {
-                Ok(loaded) => start(run::run(&loaded)),
+                Ok(loaded) => start(run::run(&loaded, &span)),
+                Err(faults) => {
+                    render::faults(&faults);
+                    Exit::Usage
+                }
+            }
+        }
+        Command::Dlq { command } => {
+            log("warn");
+            match command.file().load() {
+                Ok(loaded) => start(dlq::run(&loaded, &command)),
                 Err(faults) => {
                     render::faults(&faults);
                     Exit::Usage

@@ -89,6 +89,9 @@ impl fmt::Display for SinkKind {
     }
 }
 
+/// Headers in order, with names that need not be text; duplicates allowed (S17).
+pub type Headers = Vec<(Vec<u8>, Option<Vec<u8>>)>;
+
 /// One unit addressed to one sink, as a collector yields it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Payload {
@@ -105,7 +108,9 @@ pub struct Payload {
     /// Seconds until the destination forgets it (Redis); the sink refuses 0.
     pub ttl: Option<u32>,
     /// Headers, for plugin and Kafka sinks.
-    pub headers: Vec<(String, Option<Vec<u8>>)>,
+    pub headers: Headers,
+    /// The time that the row carries to its sink, in milliseconds since the Unix epoch; left out, its record's.
+    pub timestamp: Option<i64>,
 }
 
 /// What may become of a row that a call did not write.

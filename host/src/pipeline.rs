@@ -8,6 +8,7 @@ pub mod gather;
 mod judge;
 pub mod options;
 pub mod orders;
+pub mod replay;
 pub mod route;
 pub mod rows;
 pub mod shared;

@@ -29,7 +29,7 @@ pub enum Event<R> {
     Lost(Vec<TopicPartition>),
     /// The source cannot go on.
     Failed(Fault),
-    /// Every record there will ever be has been read; only sources with an end say so.
+    /// Every record up to the source's end is committed; only sources with an end say so.
     Ended,
 }
 
@@ -84,6 +84,12 @@ pub trait Reader: Send + 'static {
 
     /// Commits `offset`, the next one to read, for this partition alone (S12).
     async fn commit(&mut self, offset: Offset) -> Result<(), CommitError>;
+
+    /// Whether everything up to the end of a source that has one has been read: what is settled is then committed without
+    /// waiting for more.
+    fn is_at_end(&self) -> bool {
+        false
+    }
 }
 
 /// Where records come from; see the module's text.

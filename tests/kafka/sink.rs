@@ -186,11 +186,15 @@ async fn s89_dead_letters_stand_in_their_topic() {
         kind: FailureKind::Reject,
         attempt_count: 4,
         failed_at: 1_700_000_000_250,
+        first_failed_at: None,
+        replays: 0,
         source: place("orders", 3),
         offset: 1042,
         key: Some(vec![0xff]),
         value: Some(b"v".to_vec()),
         timestamp: 1_600_000_000_000,
+        headers: Vec::new(),
+        form: None,
         payloads: vec![r#"{"sink":"main","table":"t","data":{"n":1.0}}"#.into()],
     };
     let noise: String =

@@ -61,6 +61,26 @@ fn s7_no_interval_means_a_checkpoint_after_every_window() {
     assert_eq!(cut(&mut partition, 0), Some(3));
 }
 
+/// S6, S99: at a source's end a checkpoint is due at once, for records and for what is none, and once.
+#[test]
+fn s99_at_the_end_nothing_is_waited_for() {
+    let mut partition = partition(LIMITS);
+    assert_eq!(partition.opened(&[0, 1]), Ok(()));
+    partition.hurry();
+    assert_eq!(partition.next(0, false), Command::Process);
+    partition.window_done(2);
+    assert_eq!(partition.next(0, false), Command::Flush(1));
+    assert_eq!(cut(&mut partition, 0), Some(2));
+    assert!(is_read(&partition.next(0, false)));
+    partition.advanced(4);
+    assert!(is_read(&partition.next(0, false)));
+    partition.hurry();
+    assert_eq!(cut(&mut partition, 0), Some(4));
+    assert!(is_read(&partition.next(0, false)));
+    window(&mut partition, &[4]);
+    assert!(is_read(&partition.next(0, false)));
+}
+
 /// S6, S8: `every_records` counts records, and either limit suffices.
 #[test]
 fn s6_s8_a_checkpoint_is_due_by_its_records() {

@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 
 use super::Exit;
 use crate::collect::{Collect, Passthrough};
-use crate::config::{Configured, Loaded};
+use crate::config::{Config, Configured, Loaded};
 use crate::model::{CallError, Fault, SinkKind};
 use crate::pipeline::dlq::DeadLetters;
 use crate::pipeline::dlq::kafka::{KafkaDlq, topic as dlq_topic};
@@ -22,7 +22,8 @@ use crate::sink::mongo::{self, MongoSink};
 use crate::sink::postgres::{self, PostgresSink};
 use crate::sink::redis::{self, RedisSink};
 use crate::sink::{Queries, Sink};
-use crate::source::kafka::{KafkaSource, Limits, probe};
+use crate::source;
+use crate::source::kafka::{Brokers, First, KafkaSource, Limits, OnOffsetGap, Span, probe};
 use crate::telemetry::Counters;
 
 /// How long a start waits for the source's brokers.
@@ -38,6 +39,47 @@ pub struct Assembly {
     pub source: KafkaSource,
     /// The source's topics with their partitions.
     pub topics: Vec<(String, i32)>,
+}
+
+/// What a run reads, and how much of it.
+pub struct Feed {
+    /// The topics, and the group under which offsets are committed.
+    pub kafka: source::kafka::Options,
+    /// The part of them.
+    pub span: Span,
+}
+
+impl Feed {
+    /// The configured topics under the configured group, without an end.
+    pub fn configured(loaded: &Loaded) -> Self {
+        Self { kafka: loaded.config.kafka.clone(), span: Span::default() }
+    }
+}
+
+/// The dead letter topic as a source, under a group of its own (S96).
+pub fn dlq_feed(loaded: &Loaded, group: String) -> Feed {
+    let Config { kafka, dlq, .. } = &loaded.config;
+    let mut properties = kafka.properties.clone();
+    let brokers = if dlq.brokers.is_empty() {
+        // A member's name is its group's, and a letter is never passed over.
+        properties.remove("group.instance.id");
+        properties.remove("auto.offset.reset");
+        kafka.brokers.clone()
+    } else {
+        properties.clear();
+        Brokers::One(dlq.brokers.clone())
+    };
+    let kafka = source::kafka::Options {
+        brokers,
+        properties,
+        source_topic: dlq_topic(dlq, &kafka.topics()),
+        source_topics: Vec::new(),
+        group,
+        // Letters expire: what is gone cannot be replayed, and is no reason not to replay the rest.
+        on_offset_gap: OnOffsetGap::Continue,
+        ..kafka.clone()
+    };
+    Feed { kafka, span: Span { first: Some(First::Earliest), until_end: true } }
 }
 
 /// Why nothing was started.
@@ -58,7 +100,7 @@ impl From<Fault> for NotStarted {
 ///
 /// # Errors
 /// The first step that failed, and all that failed in it. What was connected is closed again (S123).
-pub async fn assemble(loaded: &Loaded, counters: Arc<Counters>) -> Result<Assembly, NotStarted> {
+pub async fn assemble(loaded: &Loaded, feed: &Feed, counters: Arc<Counters>) -> Result<Assembly, NotStarted> {
     let config = &loaded.config;
     let plugins = Plugins::new(None)?;
     let native = native_sinks(loaded).into_iter().map(|(_, _, sink)| sink).collect::<Result<Vec<_>, _>>()?;
@@ -71,7 +113,7 @@ pub async fn assemble(loaded: &Loaded, counters: Arc<Counters>) -> Result<Assemb
         }
     };
     let sinks = with_plugins(native, loaded, &plugins, &queries).await?;
-    let topics = probe(&config.kafka, PROBE_TIMEOUT).await?;
+    let topics = probe(&feed.kafka, PROBE_TIMEOUT).await?;
     let dlq = dlq(loaded)?;
     connect(&sinks, &dlq).await?;
     if let Err(error) = collector.ready().await {
@@ -79,7 +121,7 @@ pub async fn assemble(loaded: &Loaded, counters: Arc<Counters>) -> Result<Assemb
         return Err(error.into_fault().into());
     }
     let window = Limits { records: config.window.max_records, bytes: config.window.max_bytes };
-    let source = KafkaSource::start(&config.kafka, window)?;
+    let source = KafkaSource::over(&feed.kafka, window, feed.span)?;
     let settings = Settings {
         checkpoint: config.checkpoint.clone(),
         window: config.window.clone(),

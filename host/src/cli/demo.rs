@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::Exit;
-use super::assemble::{Assembly, NotStarted, assemble};
+use super::assemble::{Assembly, Feed, NotStarted, assemble};
 use super::render;
 use super::render::live::{self, Progress};
 use super::summary::Summary;
@@ -58,7 +58,7 @@ pub async fn demo(request: &Request) -> Result<Exit, NotStarted> {
     live::demo_starts(&output, request.records);
 
     let counters = Arc::new(Counters::default());
-    let Assembly { parts, source, .. } = assemble(&loaded, counters.clone()).await?;
+    let Assembly { parts, source, .. } = assemble(&loaded, &Feed::configured(&loaded), counters.clone()).await?;
     let progress = Progress::start(request.records);
     let committed =
         || -> u64 { counters.partitions().values().map(|place| u64::try_from(place.committed).unwrap_or(0)).sum() };

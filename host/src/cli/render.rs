@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::check::{Line, Report};
 use crate::model::Fault;
 
+pub mod letters;
 pub mod live;
 
 /// Prints a JSON document to standard output.

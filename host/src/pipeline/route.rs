@@ -146,9 +146,10 @@ fn columns(window: &Batch, sink: usize, payloads: Vec<(usize, Payload)>) -> Grou
     let any_target = payloads.iter().any(|(_, payload)| payload.target.is_some());
     let any_ttl = payloads.iter().any(|(_, payload)| payload.ttl.is_some());
     for (row, payload) in payloads {
-        batch.push(window.offsets[row], window.timestamps[row], payload.key.as_deref(), payload.value.as_deref());
+        let timestamp = payload.timestamp.unwrap_or(window.timestamps[row]);
+        batch.push(window.offsets[row], timestamp, payload.key.as_deref(), payload.value.as_deref());
         if !payload.headers.is_empty() {
-            batch.push_headers(payload.headers.iter().map(|(name, value)| (name.as_bytes(), value.as_deref())));
+            batch.push_headers(payload.headers.iter().map(|(name, value)| (name.as_slice(), value.as_deref())));
         }
         if any_target {
             batch.targets.push(payload.target.as_deref().map(str::as_bytes));

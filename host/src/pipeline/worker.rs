@@ -191,7 +191,12 @@ impl<R: Reader, C: Clock> Worker<R, C> {
             () = self.shared.clock.sleep(wait) => return Ok(()),
         };
         match read {
-            Read::Position(position) => self.core.advanced(position),
+            Read::Position(position) => {
+                self.core.advanced(position);
+                if self.reader.is_at_end() {
+                    self.core.hurry();
+                }
+            }
             Read::Records(batch) => {
                 self.core.opened(&batch.offsets).map_err(|refused| {
                     self.shared.counters.breaches.add(1);
@@ -209,6 +214,9 @@ impl<R: Reader, C: Clock> Worker<R, C> {
                     Stop::Abort(Abort::Failure, fault)
                 })?;
                 self.window = Some(batch);
+                if self.reader.is_at_end() {
+                    self.core.hurry();
+                }
             }
         }
         Ok(())

@@ -24,9 +24,12 @@ mod poller;
 mod probe;
 mod reader;
 mod rewind;
+mod scan;
 
+pub use config::First;
 pub use probe::probe;
 pub use reader::KafkaReader;
+pub use scan::{Begin, committed, scan};
 
 use context::{Bell, Context};
 use poller::{Command, Poller};
@@ -128,6 +131,15 @@ pub struct Limits {
     pub bytes: usize,
 }
 
+/// Which part of the topics is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Span {
+    /// Where partitions start for which the group has committed nothing; left out, as the configuration says (S51).
+    pub first: Option<First>,
+    /// Ends once everything is committed that each partition held when it was assigned, instead of waiting for more.
+    pub until_end: bool,
+}
+
 /// A member of the consumer group.
 pub struct KafkaSource {
     commands: mpsc::Sender<Command>,
@@ -142,6 +154,14 @@ impl KafkaSource {
     /// # Errors
     /// When an option cannot be used.
     pub fn start(options: &Options, limits: Limits) -> Result<Self, Fault> {
+        Self::over(options, limits, Span::default())
+    }
+
+    /// The same for a part of the topics.
+    ///
+    /// # Errors
+    /// When an option cannot be used.
+    pub fn over(options: &Options, limits: Limits, span: Span) -> Result<Self, Fault> {
         let config::Consumer { client, first } = config::consumer(options)?;
         let bell = Arc::new(Bell::default());
         let mut consumer: BaseConsumer<Context> = client
@@ -156,7 +176,8 @@ impl KafkaSource {
         let settings = poller::Settings {
             topics: options.topics(),
             limits: Limits { records: limits.records.max(1), bytes: limits.bytes.max(1) },
-            first,
+            first: span.first.unwrap_or(first),
+            until_end: span.until_end,
             on_offset_gap: options.on_offset_gap,
         };
         let poller =

@@ -16,6 +16,16 @@ pub fn running(topics: &[(String, i32)], sinks: &[String]) {
     err(&format!("running  {} → {}\n", topics.join(", "), escape(&sinks.join(", "))));
 }
 
+/// Says under which group a part is read again, which is not the configured one.
+pub fn backfill(from: &str, group: &str) {
+    err(&format!("backfill from {} under group {}, going on where that group stands\n", escape(from), escape(group)));
+}
+
+/// Says that everything there was is settled and committed.
+pub fn ended(summary: &Summary) {
+    err(&format!("done     {}\n", counts(summary)));
+}
+
 /// Says what came of it.
 pub fn stopped(summary: &Summary) {
     let by = summary.signal.map(|signal| format!("by {signal}: ")).unwrap_or_default();
@@ -33,7 +43,7 @@ fn counts(summary: &Summary) -> String {
 }
 
 /// Thousands set apart by commas.
-fn grouped(number: u64) -> String {
+pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (place, digit) in digits.chars().enumerate() {

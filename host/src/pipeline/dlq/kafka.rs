@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{DeadLetters, Letter};
+use super::{DeadLetters, Letter, names};
 use crate::model::{Batch, CallError, Failure, FailureKind, Fault, TopicPartition};
 use crate::pipeline::options::{DlqFormat, DlqOptions};
 use crate::sink::{Sink, TOO_LARGE};
 
 /// What the source topic's name is followed by when no topic is configured (S88).
 const SUFFIX: &str = "_dlq";
-/// The header of a letter that had to be written without its payloads, and why (S94a).
-const OMITTED: (&str, &str) = ("tidegate-payload-omitted", "size");
+/// Why a letter had to be written without its payloads (S94a).
+const SIZE: &[u8] = b"size";
 
 /// The topic that dead letters go to: the configured one, or the first source topic's name with `_dlq` behind it (S88).
 pub fn topic(options: &DlqOptions, source_topics: &[String]) -> String {
@@ -112,8 +112,9 @@ fn nowhere() -> TopicPartition {
 
 /// Adds a letter as a row: its value in the format asked for, and under its record's key, so that the letters of one key
 /// stay in order.
-fn push(batch: &mut Batch, letter: &Letter, format: DlqFormat, without_payload: bool) {
-    let mut headers = letter.headers();
+pub(in crate::pipeline) fn push(batch: &mut Batch, letter: &Letter, format: DlqFormat, without_payload: bool) {
+    let format = letter.form.unwrap_or(format);
+    let mut headers = letter.facts(format, !without_payload);
     let json;
     let value = match (format, without_payload) {
         (DlqFormat::Raw, false) => letter.value.as_deref(),
@@ -128,11 +129,11 @@ fn push(batch: &mut Batch, letter: &Letter, format: DlqFormat, without_payload: 
         }
     };
     if without_payload {
-        headers.push((OMITTED.0, OMITTED.1.into()));
+        headers.push((names::OMITTED.into(), Some(SIZE.to_vec())));
     }
     // A letter is as old as the failure: under the record's own timestamp it could be past the topic's retention already.
     batch.push(letter.offset, letter.failed_at, letter.key.as_deref(), value);
-    batch.push_headers(headers.iter().map(|(name, value)| (name.as_bytes(), Some(value.as_slice()))));
+    batch.push_headers(headers.iter().map(|(name, value)| (name.as_bytes(), value.as_deref())));
 }
 
 #[cfg(test)]

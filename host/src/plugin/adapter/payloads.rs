@@ -34,7 +34,7 @@ pub(super) fn collected(answered: CollectResult, rows: u64) -> Result<Collected,
     }
     for it in plugin {
         let (kind, sink) = addressed(it.sink)?;
-        let headers = it.headers.into_iter().map(|Header { name, value }| (name, value)).collect();
+        let headers = it.headers.into_iter().map(|Header { name, value }| (name.into_bytes(), value)).collect();
         let payload = Payload { index: it.index, sink, key: it.key, value: it.value, headers, ..Payload::default() };
         kinds.push(kind, payload)?;
     }

@@ -8,11 +8,14 @@ use crate::model::Fault;
 
 /// Where a partition without a committed offset starts (S51).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum First {
+pub enum First {
     /// At the first record that the broker has: nothing is skipped on the first start.
     Earliest,
     /// Behind the last one.
     Latest,
+    /// At the first record of that time or later, in milliseconds since the Unix epoch; behind the last one where there is
+    /// none.
+    At(i64),
 }
 
 /// A consumer's configuration, with what was taken out of it.

@@ -1,7 +1,7 @@
 //! One assigned partition on the polling thread: its queue, the window being built, and the hand-off to its reader.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, Ordering};
 use std::time::Duration;
 
 use rdkafka::Message;
@@ -38,16 +38,19 @@ pub(super) struct Shared {
     standing: AtomicU8,
     dirty: AtomicBool,
     bell: Arc<Bell>,
+    /// What is committed as far as this member knows: the start, then what it has committed itself.
+    committed: AtomicI64,
     /// Held while a commit is on its way: there is one at a time (S16), and giving the partition away waits for it (S12).
     pub committing: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Shared {
-    pub(super) fn new(bell: Arc<Bell>) -> Self {
+    pub(super) fn new(bell: Arc<Bell>, start: Offset) -> Self {
         Self {
             standing: AtomicU8::new(Standing::Held as u8),
             dirty: AtomicBool::new(true),
             bell,
+            committed: AtomicI64::new(start),
             committing: Arc::default(),
         }
     }
@@ -67,6 +70,15 @@ impl Shared {
     /// Asks the polling thread to look at this partition's queue.
     pub(super) fn touch(&self) {
         self.dirty.store(true, Ordering::Release);
+        self.bell.ring();
+    }
+
+    pub(super) fn committed(&self) -> Offset {
+        self.committed.load(Ordering::Acquire)
+    }
+
+    pub(super) fn committed_at(&self, offset: Offset) {
+        self.committed.store(offset, Ordering::Release);
         self.bell.ring();
     }
 
@@ -111,18 +123,23 @@ impl Lane {
     pub(super) fn new(
         mut queue: PartitionQueue<Context>,
         partition: TopicPartition,
-        start: Offset,
+        (start, end): (Offset, Option<Offset>),
         limits: Limits,
         bell: Arc<Bell>,
     ) -> (Self, mpsc::Receiver<Handed>) {
-        let shared = Arc::new(Shared::new(bell));
+        let shared = Arc::new(Shared::new(bell, start));
         queue.set_nonempty_callback({
             let shared = Arc::clone(&shared);
             move || shared.touch()
         });
         let (windows, handed) = mpsc::channel(WINDOWS_AHEAD);
-        let window = Open::new(partition, start, limits, windows);
+        let window = Open::new(partition, (start, end), limits, windows);
         (Self { shared, window, moving: false, paused: false, queue }, handed)
+    }
+
+    /// Whether everything below the end is committed; never where there is no end.
+    pub(super) fn is_done(&self) -> bool {
+        self.window.end.is_some_and(|end| self.shared.committed() >= end)
     }
 
     /// Hands over what is fetched, as far as there is room.
@@ -132,6 +149,11 @@ impl Lane {
                 self.window.hand_over();
             }
             if !self.window.has_room() {
+                return Filled::Full;
+            }
+            if self.window.passed_end {
+                self.window.hand_over();
+                self.window.pass(Offset::MAX);
                 return Filled::Full;
             }
             match self.queue.poll(Duration::ZERO) {
@@ -158,12 +180,22 @@ pub(super) struct Open {
     /// Rows and bytes of the last window: the next one is made as large at once.
     last_size: (usize, usize),
     wanted: Offset,
+    /// Where reading stops: what lies there or above is not handed over.
+    end: Option<Offset>,
+    /// A record above the end has been seen, so that there is none left below it.
+    passed_end: bool,
     epoch: u64,
 }
 
 impl Open {
-    fn new(partition: TopicPartition, start: Offset, limits: Limits, windows: mpsc::Sender<Handed>) -> Self {
-        Self { partition, limits, windows, batch: None, last_size: (0, 0), wanted: start, epoch: 0 }
+    fn new(
+        partition: TopicPartition,
+        (start, end): (Offset, Option<Offset>),
+        limits: Limits,
+        windows: mpsc::Sender<Handed>,
+    ) -> Self {
+        let (batch, last_size, passed_end) = (None, (0, 0), false);
+        Self { partition, limits, windows, batch, last_size, wanted: start, end, passed_end, epoch: 0 }
     }
 
     /// The next offset to read.
@@ -175,6 +207,7 @@ impl Open {
     pub(super) fn restart(&mut self, to: Offset, epoch: u64) {
         self.batch = None;
         self.wanted = to;
+        self.passed_end = false;
         self.epoch = epoch;
     }
 
@@ -191,6 +224,10 @@ impl Open {
     /// Adds a record; a window that it does not fit into is handed over first.
     pub(super) fn take(&mut self, record: &BorrowedMessage<'_>) {
         let offset = record.offset();
+        if self.end.is_some_and(|end| offset >= end) {
+            self.passed_end = true;
+            return;
+        }
         if offset < self.wanted {
             // The library leaves out what lies below a start or a seek. Skipping it here too would hide a topic that was
             // deleted and created again.
@@ -218,6 +255,7 @@ impl Open {
 
     /// The position has passed what is no record, and everything before it is handed over (S99).
     pub(super) fn pass(&mut self, position: Offset) {
+        let position = self.end.map_or(position, |end| position.min(end));
         if position > self.wanted && self.batch.is_none() && self.has_room() && self.send(Ok(Read::Position(position)))
         {
             self.wanted = position;

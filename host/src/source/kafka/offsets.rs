@@ -23,19 +23,32 @@ pub(super) enum Unresolved {
     Never(Fault),
 }
 
-/// The committed offset of each partition; without one, an end of its log. A committed offset whose records are gone is a
+/// The part of a partition's log that there was when it was asked about.
+pub(super) struct Extent {
+    pub partition: TopicPartition,
+    /// The first offset to read.
+    pub start: Offset,
+    /// Where the log ended.
+    pub end: Offset,
+}
+
+/// The committed offset of each partition; without one, where `first` says. A committed offset whose records are gone is a
 /// gap: it stops us, or is logged and skipped.
 pub(super) fn resolve(
     consumer: &BaseConsumer<Context>,
     partitions: &[TopicPartition],
     first: First,
     on_gap: OnOffsetGap,
-) -> Result<Vec<(TopicPartition, Offset)>, Unresolved> {
+) -> Result<Vec<Extent>, Unresolved> {
     if partitions.is_empty() {
         return Ok(Vec::new());
     }
     let committed = consumer.committed_offsets(list(partitions), QUESTION_TIMEOUT).map_err(unresolved)?;
-    let mut starts = Vec::with_capacity(partitions.len());
+    let timed = match first {
+        First::At(time) => Some(at_time(consumer, partitions, time).map_err(unresolved)?),
+        First::Earliest | First::Latest => None,
+    };
+    let mut extents = Vec::with_capacity(partitions.len());
     for partition in partitions {
         let found = committed.find_partition(&partition.topic, partition.partition);
         let committed = match found {
@@ -54,10 +67,36 @@ pub(super) fn resolve(
             (Position::Offset(offset), _) => offset,
             (_, First::Earliest) => low,
             (_, First::Latest) => high,
+            (_, First::At(_)) => {
+                let found = timed.as_ref().and_then(|list| list.find_partition(&partition.topic, partition.partition));
+                found_at(found.map(|element| element.error().map(|()| element.offset())), low, high)
+                    .map_err(unresolved)?
+            }
         };
-        starts.push((partition.clone(), start));
+        extents.push(Extent { partition: partition.clone(), start, end: high });
     }
-    Ok(starts)
+    Ok(extents)
+}
+
+/// Asks for the first offset of that time or later.
+fn at_time(
+    consumer: &BaseConsumer<Context>,
+    partitions: &[TopicPartition],
+    time: i64,
+) -> Result<TopicPartitionList, KafkaError> {
+    let mut times = TopicPartitionList::with_capacity(partitions.len());
+    for partition in partitions {
+        times.add_partition_offset(&partition.topic, partition.partition, Position::Offset(time))?;
+    }
+    consumer.offsets_for_times(times, QUESTION_TIMEOUT)
+}
+
+/// A partition without a record of that time or later starts at its end.
+fn found_at(found: Option<Result<Position, KafkaError>>, low: Offset, high: Offset) -> Result<Offset, KafkaError> {
+    Ok(match found.transpose()? {
+        Some(Position::Offset(offset)) => offset.clamp(low, high),
+        _ => high,
+    })
 }
 
 /// Answers an offset that the broker does not have: stops, or goes on at the first record that there is (S52).
@@ -124,6 +163,15 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
 
     use super::*;
+
+    /// S51: what the broker answers for a time becomes a start inside the log; without an answer it is the log's end.
+    #[test]
+    fn a_time_becomes_a_start_s51() {
+        let at = |offset| found_at(Some(Ok(offset)), 10, 20).unwrap();
+        assert_eq!([at(Position::Offset(15)), at(Position::Offset(3)), at(Position::End)], [15, 10, 20]);
+        assert_eq!(found_at(None, 10, 20).unwrap(), 20);
+        assert!(found_at(Some(Err(KafkaError::Canceled)), 10, 20).is_err());
+    }
 
     /// S52: offsets that are gone stop us with the literal facts, unless the operator has said to go on.
     #[test]

@@ -29,6 +29,9 @@ mod assignment;
 const MAIN_POLL: Duration = Duration::from_millis(50);
 /// Entries of the main queue that are looked at in one turn, so that a flood of them does not hold up the records.
 const MAIN_ENTRIES: usize = 64;
+/// How long a source with an end waits for partitions once the group has given it none: a member that joins is often given
+/// some only after others have let them go.
+const EMPTY_PATIENCE: Duration = Duration::from_secs(5);
 /// Every partition's queue is looked at this often even if nothing announced a record.
 const SWEEP: Duration = Duration::from_secs(1);
 /// An order to the thread.
@@ -48,6 +51,7 @@ pub(super) struct Settings {
     pub topics: Vec<String>,
     pub limits: Limits,
     pub first: First,
+    pub until_end: bool,
     pub on_offset_gap: OnOffsetGap,
 }
 
@@ -86,6 +90,9 @@ pub(super) struct Poller {
     releases: Vec<Release>,
     rewinds: Vec<Rewind>,
     failed: bool,
+    ended: bool,
+    /// When the assignment last changed; `None` before the first one.
+    changed: Option<Instant>,
     polled: Instant,
     swept: Instant,
 }
@@ -117,6 +124,8 @@ impl Poller {
             releases: Vec::new(),
             rewinds: Vec::new(),
             failed: false,
+            ended: false,
+            changed: None,
             polled: now,
             swept: now,
         })
@@ -132,6 +141,7 @@ impl Poller {
             self.rebalance();
             self.rewind();
             self.fill();
+            self.end();
             self.report();
             // Rung by every queue that becomes non-empty, every order, and every window taken.
             std::thread::park_timeout(self.longest_rest());
@@ -304,6 +314,23 @@ impl Poller {
     fn fail(&mut self, fault: Fault) {
         if !std::mem::replace(&mut self.failed, true) {
             self.outbox.push_back(Event::Failed(fault));
+        }
+    }
+
+    /// Says once that everything there was is committed. A member that the group gave nothing has nothing to wait for.
+    fn end(&mut self) {
+        let Some(changed) = self.changed else { return };
+        if !self.settings.until_end || self.ended || self.opening.is_some() || self.closing.is_some() {
+            return;
+        }
+        let done = if self.lanes.is_empty() {
+            changed.elapsed() >= EMPTY_PATIENCE
+        } else {
+            self.lanes.values().all(Lane::is_done)
+        };
+        if done {
+            self.ended = true;
+            self.outbox.push_back(Event::Ended);
         }
     }
 

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::commit;
 use super::context::{Bell, Context};
 use super::lane::{Handed, Shared, Standing};
+use super::offsets::Extent;
 use super::poller::Command;
 use crate::model::{Fault, Offset, TopicPartition};
 use crate::source::{CommitError, Read, Reader};
@@ -20,6 +21,9 @@ pub struct KafkaReader {
     epoch: u64,
     /// What was last committed, so that a commit never goes back (S16).
     committed: Offset,
+    /// The next offset to read, and where reading stops.
+    position: Offset,
+    end: Option<Offset>,
     windows: mpsc::Receiver<Handed>,
     shared: Arc<Shared>,
     commands: mpsc::Sender<Command>,
@@ -30,13 +34,15 @@ pub struct KafkaReader {
 
 impl KafkaReader {
     pub(super) fn new(
-        (partition, start): (TopicPartition, Offset),
+        Extent { partition, start, .. }: Extent,
+        end: Option<Offset>,
         windows: mpsc::Receiver<Handed>,
         shared: Arc<Shared>,
         (commands, bell): (mpsc::Sender<Command>, Arc<Bell>),
         consumer: Weak<BaseConsumer<Context>>,
     ) -> Self {
-        Self { partition, start, epoch: 0, committed: start, windows, shared, commands, bell, consumer }
+        let (epoch, committed, position) = (0, start, start);
+        Self { partition, start, epoch, committed, position, end, windows, shared, commands, bell, consumer }
     }
 
     /// Sends an order and waits until it is carried out. `None` when the partition or the thread is gone.
@@ -72,7 +78,16 @@ impl Reader for KafkaReader {
                 return std::future::pending().await;
             }
             match handed {
-                Some(handed) if handed.epoch == self.epoch => return handed.read,
+                Some(handed) if handed.epoch == self.epoch => {
+                    match &handed.read {
+                        Ok(Read::Records(batch)) => {
+                            self.position = batch.offsets.last().map_or(self.position, |last| last + 1);
+                        }
+                        Ok(Read::Position(position)) => self.position = *position,
+                        Err(_) => {}
+                    }
+                    return handed.read;
+                }
                 Some(_) => {}
                 None => return Err(Fault::host("the thread that polls Kafka has ended")),
             }
@@ -81,6 +96,7 @@ impl Reader for KafkaReader {
 
     async fn rewind(&mut self, to: Offset) -> Result<(), Fault> {
         let partition = self.partition.clone();
+        self.position = to;
         self.order(|epoch, done| {
             *epoch += 1;
             Command::Rewind { partition, to, epoch: *epoch, done }
@@ -106,6 +122,11 @@ impl Reader for KafkaReader {
         }
         commit::commit(&self.partition, offset, &self.shared, &self.consumer).await?;
         self.committed = offset;
+        self.shared.committed_at(offset);
         Ok(())
+    }
+
+    fn is_at_end(&self) -> bool {
+        self.end.is_some_and(|end| self.position >= end)
     }
 }

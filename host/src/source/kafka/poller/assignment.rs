@@ -9,11 +9,11 @@ use rdkafka::topic_partition_list::{Offset as Position, TopicPartitionList};
 
 use super::super::context::Rebalance;
 use super::super::lane::{Lane, Standing};
-use super::super::offsets::{self, Unresolved};
+use super::super::offsets::{self, Extent, Unresolved};
 use super::super::reader::KafkaReader;
 use super::{Closing, Opening, Poller};
 use crate::clock;
-use crate::model::{Fault, Offset, TopicPartition};
+use crate::model::{Fault, TopicPartition};
 use crate::source::Event;
 
 /// The wait before start offsets are asked for again, and how long that goes on.
@@ -49,6 +49,7 @@ impl Poller {
     /// Answers the revocation once no worker serves any of its partitions.
     fn unassign(&mut self) {
         let Some(closing) = self.closing.take_if(|closing| closing.left.is_empty()) else { return };
+        self.changed = Some(clock::instant());
         if let Err(error) = self.consumer.incremental_unassign(&offsets::list(&closing.partitions)) {
             self.fail(Fault::host("revoked partitions could not be given away").because(error));
         }
@@ -123,22 +124,26 @@ impl Poller {
         }
     }
 
-    fn assign(&mut self, starts: Vec<(TopicPartition, Offset)>) -> Result<(), KafkaError> {
+    fn assign(&mut self, extents: Vec<Extent>) -> Result<(), KafkaError> {
         let limits = self.settings.limits;
-        let mut list = TopicPartitionList::with_capacity(starts.len());
+        self.changed = Some(clock::instant());
+        let mut list = TopicPartitionList::with_capacity(extents.len());
         let (mut lanes, mut readers) = (Vec::new(), Vec::new());
-        for (partition, start) in starts {
+        for extent in extents {
+            let Extent { partition, start, end } = &extent;
+            let (partition, start) = (partition.clone(), *start);
+            let end = Some(*end).filter(|_| self.settings.until_end);
             list.add_partition_offset(&partition.topic, partition.partition, Position::Offset(start))?;
             // Before the assignment: then nothing is ever fetched into the main queue, where it could not be held back.
             let Some(queue) = self.consumer.split_partition_queue(&partition.topic, partition.partition) else {
                 return Err(KafkaError::Global(RDKafkaErrorCode::UnknownPartition));
             };
-            let (lane, handed) = Lane::new(queue, partition.clone(), start, limits, Arc::clone(&self.bell));
+            let (lane, handed) = Lane::new(queue, partition.clone(), (start, end), limits, Arc::clone(&self.bell));
             if let Some(sender) = self.sender.upgrade() {
                 let shared = Arc::clone(&lane.shared);
                 let consumer = Arc::downgrade(&self.consumer);
                 let orders = (sender, Arc::clone(&self.bell));
-                readers.push(KafkaReader::new((partition.clone(), start), handed, shared, orders, consumer));
+                readers.push(KafkaReader::new(extent, end, handed, shared, orders, consumer));
             }
             lanes.push((partition, lane));
         }
