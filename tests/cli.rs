@@ -161,17 +161,78 @@ fn s73_no_group_and_no_sinks_are_told_at_once() {
     ");
 }
 
+/// S85, S106, S111: what can be seen to be wrong without a server is told before any server is asked, and shows no secret.
 #[test]
-fn s67_a_kind_of_sink_that_is_not_here_yet() {
-    let yaml = "sinks:\n  postgres:\n    main:\n      dsn: \"postgresql://user:s3cret@db:5432/app\"\n";
-    insta::assert_snapshot!(Scene::with(yaml).check(), @"
+fn sinks_whose_options_cannot_be_right() {
+    let yaml = r#"sinks:
+  postgres:
+    dsn: { dsn: "postgres//user:s3cret@db/app" }
+    table: { dsn: "postgresql://user:s3cret@db/app", table: "users\n" }
+    key: { dsn: "postgresql://user:s3cret@db/app", table: users, key: ["id; drop table users"] }
+  mongo:
+    uri: { uri: "mongo://user:s3cret@db", database: app }
+    collection: { uri: "mongodb://user:s3cret@db", database: app, collection: system.users }
+  http:
+    scheme: { url: "ftp://user:s3cret@host/" }
+    metadata: { url: "http://user:s3cret@169.254.169.254/latest" }
+    header: { url: "http://host/", headers: { Authorization: "Bearer s3cret\nX: y" } }
+    method: { url: "http://host/", method: GET }
+  redis:
+    url: { url: "http://user:s3cret@cache/0" }
+"#;
+    let said = Scene::with(yaml).check();
+    assert!(!said.contains("s3cret"), "{said}");
+    insta::assert_snapshot!(said, @r"
     exit: 2
     --- stdout
-    (nothing)
+    source   orders (group out)               ok
+    sink     postgres/dsn                     fault
+    sink     postgres/key                     fault
+    sink     postgres/table                   fault
+    sink     mongo/collection  database app   fault
+    sink     mongo/uri  database app          fault
+    sink     http/header                      fault
+    sink     http/metadata                    fault
+    sink     http/method                      fault
+    sink     http/scheme                      fault
+    sink     redis/url                        fault
     --- stderr
-    error: `sinks.postgres` is a kind of sink that this version does not have (tidegate.yaml:3:3)
+    error: `sinks.postgres.dsn.dsn` does not begin with `postgresql://`
 
-    hint: this version has `kafka`, `filesystem` and `plugin`
+    hint: write it as `postgresql://user:password@host:5432/database`, with `%40` for an `@` in a password, `%2F` for `/`, `%3F` for `?` and `%23` for `#`
+
+    error: `sinks.postgres.key.key` names `id; drop table users`, which cannot be a column
+
+    hint: a column's name is 1 to 63 of the letters A to Z and a to z, digits and `_`, with no digit first
+
+    error: `sinks.postgres.table.table` is no table
+      Caused by: `users\n` cannot be a table's name: 1 to 63 of the letters A to Z and a to z, digits and `_`, with no digit first
+
+    error: `sinks.mongo.collection.collection` cannot be used: collection `system.users` is the server's own
+
+    error: `sinks.mongo.uri.uri` is not a MongoDB URI
+
+    hint: write `mongodb://user:password@host:27017`, and percent-encode the password
+
+    error: `sinks.http.header.headers.Authorization` has a value with a control character
+
+    hint: usually the line break at the end of the file that it was read from
+
+    error: `sinks.http.metadata.url` names `169.254.169.254`, a cloud's metadata service
+
+    hint: nothing is ever sent there; name the endpoint that is meant
+
+    error: `sinks.http.method.method` is `GET`
+
+    hint: it has to be `POST`, `PUT` or `PATCH`, in capitals
+
+    error: `sinks.http.scheme.url` does not begin with `http://` or `https://`
+
+    hint: an address looks like `https://hooks.example.com/notify`
+
+    error: `sinks.redis.url.url` is not a Redis URL
+
+    hint: write `redis://user:password@host:6379/0`, with `rediss://` for TLS, and percent-encode the password
     ");
 }
 

@@ -33,6 +33,7 @@ const MOST_INSTANCES: u32 = 64;
 /// One plugin: the component, what it is told, and what it may do.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Plugin")]
 pub struct Options {
     /// The component's file; a relative path starts at the configuration file's folder.
     pub component: PathBuf,

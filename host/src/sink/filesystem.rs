@@ -57,6 +57,7 @@ const HELD_FILES: usize = 64;
 /// One directory to write under.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "FilesystemSink")]
 pub struct Options {
     /// The directory that every path has to stay in; it must exist (S117). A relative one starts at the configuration
     /// file's folder.

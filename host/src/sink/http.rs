@@ -56,6 +56,7 @@ const SLACK: Duration = Duration::from_secs(5);
 /// One endpoint to send to.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "HttpSink")]
 pub struct Options {
     /// Where the requests go: `http://` or `https://`. A user and password in it are sent as basic authentication.
     pub url: String,

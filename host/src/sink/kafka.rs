@@ -36,6 +36,7 @@ const CREATE_WAIT: Duration = Duration::from_millis(100);
 /// One topic to write to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "KafkaSink")]
 pub struct Options {
     /// The topic.
     pub topic: String,

@@ -72,6 +72,7 @@ const UNAUTHORIZED: i32 = 13;
 /// One database to write to.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "MongoSink")]
 pub struct Options {
     /// Where the server is: `mongodb://user:password@host:27017`.
     pub uri: String,

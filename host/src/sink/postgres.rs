@@ -72,6 +72,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// One database to write to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "PostgresSink")]
 pub struct Options {
     /// Where the database is: `postgresql://user:password@host:5432/database`.
     pub dsn: String,

@@ -47,6 +47,7 @@ const HANG_UPS: u32 = 3;
 /// One Redis database to write to.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "RedisSink")]
 pub struct Options {
     /// Where the server is: `redis://user:password@host:6379/0`, `rediss://` for TLS, `unix:///path?db=0` for a socket.
     #[serde(default = "url")]

@@ -71,6 +71,7 @@ impl Default for Brokers {
 /// The cluster and topics that records come from.
 #[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "KafkaSource")]
 pub struct Options {
     /// `host:port`, or a list of them.
     pub brokers: Brokers,
