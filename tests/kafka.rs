@@ -15,6 +15,8 @@ mod dlq;
 mod end_to_end;
 #[path = "kafka/help.rs"]
 mod help;
+#[path = "kafka/passthrough.rs"]
+mod passthrough;
 #[path = "kafka/secured.rs"]
 mod secured;
 #[path = "kafka/sink.rs"]

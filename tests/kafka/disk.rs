@@ -12,9 +12,9 @@ const SCRIPT: &str = r#"
 set -e
 mount -t tmpfs -o size=256k tmpfs "$1/small"
 head -c 180000 /dev/zero >"$1/small/filler"
-"$2" run --until-end "$1/tidegate.yaml" >"$1/log" 2>&1 &
+timeout 45 "$2" run --until-end "$1/tidegate.yaml" >"$1/log" 2>&1 &
 pid=$!
-for _ in $(seq 600); do grep -q waiting "$1/log" && break; sleep 0.1; done
+for _ in $(seq 300); do grep -q waiting "$1/log" && break; sleep 0.1; done
 grep -q waiting "$1/log"
 rm "$1/small/filler"
 wait $pid
@@ -54,6 +54,6 @@ async fn s119_a_full_disk_is_waited_for() {
     );
     let rest = fs::read_to_string(folder.path().join("large").join(format!("{source}-0.jsonl"))).unwrap();
     assert!(rest == expected, "the other sink has not those lines, once each");
-    assert!(log.contains("No space left on device"), "{log}");
+    assert!(log.contains("so it may be full") || log.contains("No space left on device"), "{log}");
     assert_eq!(committed(&source, 0, &group), Some(120));
 }

@@ -68,7 +68,9 @@ pub(super) fn append(disk: &impl Disk, end: &mut End, block: &[u8]) -> io::Resul
             return Ok(());
         }
         Ok(taken) => {
-            (taken, io::Error::other(format!("the disk took {taken} of {} bytes, so it may be full", block.len())))
+            // A disk that fills up takes a part first and only then says why.
+            let reason = format!("the disk took {taken} of {} bytes, so it may be full", block.len());
+            (taken, io::Error::new(io::ErrorKind::StorageFull, reason))
         }
         Err(error) => (0, error),
     };

@@ -99,9 +99,10 @@ pub(super) async fn limit(config: &ClientConfig, topic: &str, timeout: Duration)
 /// Those properties that concern the connection.
 fn connection(config: &ClientConfig) -> ClientConfig {
     let mut connection = ClientConfig::new();
-    for (name, value) in config.config_map() {
+    // The map itself hides what is secret; only `get` gives it.
+    for name in config.config_map().into_keys() {
         if name == "bootstrap.servers" || CONNECTION.iter().any(|prefix| name.starts_with(prefix)) {
-            connection.set(name, value);
+            connection.set(name, config.get(name).unwrap_or_default());
         }
     }
     connection
@@ -169,6 +170,15 @@ mod tests {
         let options = Options { brokers: "c:3".into(), ..options };
         let config = producer(&options, &inherited()).unwrap();
         assert_eq!((config.get("bootstrap.servers"), config.get("sasl.password")), (Some("c:3"), None));
+    }
+
+    /// S88: a topic is asked for and created the way it is written to, password included.
+    #[test]
+    fn questions_are_asked_with_the_password_s88() {
+        let config = producer(&Options { topic: "out".into(), ..Options::default() }, &inherited()).unwrap();
+        let connection = connection(&config);
+        assert_eq!(connection.get("sasl.password"), Some("secret"));
+        assert_eq!(connection.get("linger.ms"), None);
     }
 
     /// S104: what success means is not up for configuration.
