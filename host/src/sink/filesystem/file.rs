@@ -68,9 +68,15 @@ pub(super) fn append(disk: &impl Disk, end: &mut End, block: &[u8]) -> io::Resul
             return Ok(());
         }
         Ok(taken) => {
-            // A disk that fills up takes a part first and only then says why.
-            let reason = format!("the disk took {taken} of {} bytes, so it may be full", block.len());
-            (taken, io::Error::new(io::ErrorKind::StorageFull, reason))
+            // A disk that fills up takes a part first, and says why only when it is asked for the rest.
+            let rest = block.get(taken..).unwrap_or_default();
+            match disk.write(rest) {
+                Err(error) => (taken, error),
+                Ok(more) => {
+                    let taken = taken + more;
+                    (taken, io::Error::other(format!("the disk took {taken} of {} bytes", block.len())))
+                }
+            }
         }
         Err(error) => (0, error),
     };
