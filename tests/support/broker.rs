@@ -88,7 +88,7 @@ impl Broker {
 
     /// Where clients connect that speak TLS and can log in; its authority is that of [`Certificates::shared`].
     pub fn secure_bootstrap(&self) -> String {
-        format!("127.0.0.1:{}", self.secure_port.expect("the broker has no such listener"))
+        format!("127.0.0.1:{}", self.secure_port.unwrap())
     }
 
     /// Creates a topic and waits until the broker knows it.
