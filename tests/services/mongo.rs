@@ -330,6 +330,22 @@ async fn connecting_proves_the_destination_s124() {
     }
 }
 
+#[tokio::test]
+async fn tls_believes_the_named_authority_only() {
+    let server = help::mongo();
+    let (uri, database) = (server.tls_uri(), server.database("rows"));
+    let options = |tls: Value| json!({ "uri": uri, "database": database, "collection": "rows", "tls": tls });
+    let sound = sink(options(json!({ "ca_file": server.ca_file() })));
+    sound.connect().await.unwrap();
+    assert_eq!(sound.deliver(&values(0, &[r#"{"a":1}"#])).await.unwrap(), []);
+    assert_eq!(found(&reader(server, &database).await, doc! { "a": 1 }).await.len(), 1);
+    let other = server.ca_file().with_file_name("server.pem");
+    for tls in [json!({ "ca_file": other }), json!({})] {
+        let Err(CallError::Away(fault)) = sink(options(tls.clone())).connect().await else { panic!("{tls}") };
+        assert!(fault.owner == Owner::Destination && fault.to_string().contains("ertificate"), "{fault}");
+    }
+}
+
 /// What cannot be right is said before anything is connected, without a secret (S85).
 #[test]
 fn options_that_cannot_be_right_are_refused() {

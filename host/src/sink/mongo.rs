@@ -56,8 +56,10 @@ use address::Address;
 use insert::Insert;
 use replace::{Keyed, Wish};
 
-/// How long a start may take, and how long a write looks for a server that takes it.
+/// How long a start may take.
 const START_PATIENCE: Duration = Duration::from_secs(10);
+/// How long the driver looks for a server: shorter, since at its end it says what it met.
+const SEARCH_PATIENCE: Duration = Duration::from_secs(7);
 /// How long a call may take: less than the 30 seconds that the host gives it by default (S77).
 const CALL_PATIENCE: Duration = Duration::from_secs(20);
 /// Most rows wished for in one call.

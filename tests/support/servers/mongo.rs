@@ -1,7 +1,9 @@
 //! A server of MongoDB's protocol: not MongoDB's own, which package registries lack.
 
+use std::path::PathBuf;
 use std::process::Command;
 
+use super::super::certificates::Certificates;
 use super::super::child::{REMEDY, Server, free_port, listens, target_dir};
 use super::unique;
 
@@ -10,6 +12,7 @@ use super::unique;
 pub struct Mongo {
     server: Server,
     port: u16,
+    tls_port: u16,
 }
 
 impl Mongo {
@@ -18,7 +21,7 @@ impl Mongo {
     /// # Panics
     /// When Java or the server's files are missing, naming the command to run, and when it does not come up.
     pub fn start() -> Self {
-        let mut mongo = Self { server: Server::new("mongo"), port: free_port() };
+        let mut mongo = Self { server: Server::new("mongo"), port: free_port(), tls_port: free_port() };
         mongo.restart();
         mongo
     }
@@ -37,9 +40,11 @@ impl Mongo {
         ])
         .arg(format!("{}/classes:{0}/libs/*", files.display()))
         .args(["MongoMain", &self.port.to_string()])
-        .arg(self.server.dir().join("data.h2"));
-        let port = self.port;
-        self.server.start(&java, || listens(port));
+        .arg(self.server.dir().join("data.h2"))
+        .arg(self.tls_port.to_string())
+        .args([Certificates::shared().certificate(), Certificates::shared().key()]);
+        let (port, tls_port) = (self.port, self.tls_port);
+        self.server.start(&java, || listens(port) && listens(tls_port));
     }
 
     /// Ends the server as a crash would.
@@ -60,6 +65,16 @@ impl Mongo {
     /// Where clients connect.
     pub fn uri(&self) -> String {
         format!("mongodb://127.0.0.1:{}/", self.port)
+    }
+
+    /// Where clients connect that speak TLS.
+    pub fn tls_uri(&self) -> String {
+        format!("mongodb://127.0.0.1:{}/?tls=true", self.tls_port)
+    }
+
+    /// The authority behind the server's certificate.
+    pub fn ca_file(&self) -> PathBuf {
+        Certificates::shared().authority()
     }
 
     /// The name of a database that no other test of this process has; it is made by its first document.

@@ -10,7 +10,7 @@ use mongodb::options::{
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
-use super::{Options, START_PATIENCE, refusal};
+use super::{Options, SEARCH_PATIENCE, refusal};
 use crate::model::{CallError, Fault};
 use crate::sink::tls::Tls;
 
@@ -86,7 +86,7 @@ impl Address {
         let mut options = parsed.map_err(|error| CallError::Away(self.away("cannot be found", &error)))?;
         options.app_name.get_or_insert_with(|| "tidegate".into());
         options.write_concern.get_or_insert_with(WriteConcern::majority);
-        let selection = options.server_selection_timeout.map_or(START_PATIENCE, |wanted| wanted.min(START_PATIENCE));
+        let selection = options.server_selection_timeout.map_or(SEARCH_PATIENCE, |wanted| wanted.min(SEARCH_PATIENCE));
         options.server_selection_timeout = Some(selection);
         if self.tls.is_given() {
             let mut tls = match options.tls.take() {
