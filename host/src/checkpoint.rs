@@ -6,11 +6,13 @@
 
 pub mod ledger;
 pub mod order;
+mod portion;
 mod step;
 pub mod window;
 
 use crate::model::Offset;
 use ledger::{Ledger, Obligation};
+use portion::Portion;
 
 pub use step::{Abort, Command, Limits, Refused};
 
@@ -63,6 +65,7 @@ pub struct Partition {
     owed: Option<(Offset, u32)>,
     /// Nothing more will come: what is read is committed without waiting for the interval.
     hurried: bool,
+    portion: Portion,
 }
 
 impl Partition {
@@ -89,6 +92,7 @@ impl Partition {
             progress: start,
             owed: None,
             hurried: false,
+            portion: Portion::default(),
         }
     }
 
@@ -233,6 +237,9 @@ impl Partition {
 
     /// What direct sinks wrote is on the disk.
     pub fn synced(&mut self) {
+        if self.records > 0 {
+            self.portion.taken(self.limits.max_records, self.limits.max_bytes);
+        }
         self.synced = self.watermark();
         self.first_unsynced = None;
         self.phase = Phase::Committing { attempt: 0, wait: false };
@@ -280,6 +287,9 @@ impl Partition {
             && self.owed.is_none_or(|(earlier, _)| owed < earlier)
         {
             self.owed = Some((owed, 0));
+        }
+        if matches!(abort, Abort::Backpressure(_)) && self.records > 0 {
+            self.portion.refused(self.records, self.buffered_bytes);
         }
         self.ledger.reset(to);
         self.epoch += 1;
@@ -370,6 +380,7 @@ impl Partition {
         let full = self.buffered_bytes >= self.limits.max_bytes
             || self.ledger.span() as u64 >= self.limits.max_records
             || self.records >= self.limits.max_records
+            || self.portion.is_full(self.records, self.buffered_bytes)
             || (pressed && self.buffered_bytes > 0);
         let counted = self.limits.every_records > 0 && self.records >= self.limits.every_records;
         let expired = (self.hurried || now >= self.due_at()) && (self.records > 0 || self.watermark() > self.committed);

@@ -194,6 +194,57 @@ fn s41_only_failures_without_progress_count() {
     assert!(!strict.abort(Abort::Failure), "0: the first one ends it");
 }
 
+/// S29: after backpressure a checkpoint is due at half its size, down to one window, and grows again with each that is taken.
+#[test]
+fn s29_refused_checkpoints_become_smaller_and_taken_ones_grow() {
+    let mut partition = partition(LIMITS);
+    let buffer = |partition: &mut Partition, first: Offset| {
+        let offsets: Vec<Offset> = (first..first + 4).collect();
+        assert_eq!(partition.opened(&offsets), Ok(()));
+        offsets.iter().for_each(|offset| partition.owe(*offset, 1));
+        partition.buffered(40);
+        partition.window_done(4);
+    };
+    // The windows that it takes until the checkpoint is due, well before its interval is over.
+    let windows = |partition: &mut Partition, now: Millis, from: Offset| {
+        let mut count = 0;
+        while is_read(&partition.next(now, false)) {
+            buffer(partition, from + 4 * count);
+            count += 1;
+        }
+        assert_eq!(partition.next(now, false), Command::Flush(1));
+        count
+    };
+    let refuse = |partition: &mut Partition, now: Millis| {
+        assert!(partition.abort(Abort::Backpressure(1)));
+        partition.discarded();
+        partition.rewound();
+        partition.waited(now);
+    };
+    for window in 0..4 {
+        buffer(&mut partition, 4 * window);
+    }
+    assert_eq!(partition.next(5_000, false), Command::Flush(1));
+    refuse(&mut partition, 6_000);
+    assert_eq!(windows(&mut partition, 6_100, 0), 2);
+    refuse(&mut partition, 7_000);
+    assert_eq!(windows(&mut partition, 7_100, 0), 1);
+    for _ in 0..3 {
+        refuse(&mut partition, 8_000);
+        assert_eq!(windows(&mut partition, 8_100, 0), 1, "never less than a window");
+    }
+    let mut next = 4;
+    assert_eq!(cut(&mut partition, 8_100), Some(next));
+    let mut grown = Vec::new();
+    for _ in 0..4 {
+        let count = windows(&mut partition, 8_200, next);
+        next += 4 * count;
+        assert_eq!(cut(&mut partition, 8_200), Some(next));
+        grown.push(count);
+    }
+    assert_eq!(grown, [1, 2, 4, 8]);
+}
+
 /// S34a: a record that is owed after a rewind has to come again, until it is missing so often that it must be gone.
 #[test]
 fn s34a_a_rewind_that_skips_is_noticed() {
