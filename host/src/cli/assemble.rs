@@ -30,6 +30,8 @@ use crate::telemetry::Counters;
 const PROBE_TIMEOUT: Duration = Duration::from_secs(15);
 /// The same for a sink's destination, which may have a shorter limit of its own with more to say.
 const REACH: Duration = Duration::from_secs(15);
+/// How long a sink that was connected in vain, or only to be checked, may take to close again (S57).
+const CLOSE: Duration = Duration::from_secs(10);
 
 /// What a run consists of, ready to start.
 pub struct Assembly {
@@ -116,12 +118,18 @@ pub async fn assemble(loaded: &Loaded, feed: &Feed, counters: Arc<Counters>) -> 
     let topics = probe(&feed.kafka, PROBE_TIMEOUT).await?;
     let dlq = dlq(loaded)?;
     connect(&sinks, &dlq).await?;
-    if let Err(error) = collector.ready().await {
-        close(&sinks, &dlq).await;
-        return Err(error.into_fault().into());
-    }
     let window = Limits { records: config.window.max_records, bytes: config.window.max_bytes };
-    let source = KafkaSource::over(&feed.kafka, window, feed.span)?;
+    let opened = async {
+        collector.ready().await.map_err(CallError::into_fault)?;
+        KafkaSource::over(&feed.kafka, window, feed.span)
+    };
+    let source = match opened.await {
+        Ok(source) => source,
+        Err(fault) => {
+            close(&sinks, &dlq).await;
+            return Err(fault.into());
+        }
+    };
     let settings = Settings {
         checkpoint: config.checkpoint.clone(),
         window: config.window.clone(),
@@ -244,12 +252,21 @@ async fn connect(sinks: &[NamedSink], dlq: &Arc<dyn DeadLetters>) -> Result<(), 
 }
 
 async fn close(sinks: &[NamedSink], dlq: &Arc<dyn DeadLetters>) {
-    for named_sink in sinks {
-        if let Err(fault) = named_sink.sink.close().await {
-            tracing::warn!(sink = %named_sink, %fault, "a sink did not close cleanly");
-        }
+    for one in sinks {
+        close_sink(&one.to_string(), one.sink.as_ref()).await;
     }
-    dlq.close().await;
+    if tokio::time::timeout(CLOSE, dlq.close()).await.is_err() {
+        tracing::warn!("the dead letter queue took too long to close");
+    }
+}
+
+/// Closes the sink, within [`CLOSE`]; what goes wrong is logged and stops nothing (S57).
+pub async fn close_sink(sink: &str, of: &dyn Sink) {
+    match tokio::time::timeout(CLOSE, of.close()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(fault)) => tracing::warn!(sink, %fault, "a sink did not close cleanly"),
+        Err(_) => tracing::warn!(sink, "a sink took too long to close"),
+    }
 }
 
 /// Connects the sink, within [`REACH`] (S123, S124).

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::future::{BoxFuture, FutureExt, join_all};
 
 use super::Exit;
-use super::assemble::{dlq_sink, native_sinks, queries, reach};
+use super::assemble::{close_sink, dlq_sink, native_sinks, queries, reach};
 use crate::collect::Collect;
 use crate::config::Loaded;
 use crate::model::{Fault, SinkKind};
@@ -18,8 +18,6 @@ use crate::source;
 
 /// Longest that the source's brokers may take to answer before they count as not to be reached.
 const PROBE: Duration = Duration::from_secs(10);
-/// How long a sink may take to close again.
-const CLOSE: Duration = Duration::from_secs(10);
 
 /// One part of the pipeline and what is to be said of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,7 +98,7 @@ pub async fn check(loaded: &Loaded, connect: bool) -> Report {
     }
     let lines = join_all(parts).await;
     for one in asked {
-        close(&one.to_string(), one.sink.as_ref()).await;
+        close_sink(&one.to_string(), one.sink.as_ref()).await;
     }
     Report { lines, own: Vec::new() }
 }
@@ -217,14 +215,8 @@ async fn dlq_line(loaded: &Loaded) -> Line {
 /// Connects the sink and closes it again.
 async fn reach_and_close(name: &str, sink: &dyn Sink) -> Result<(), Fault> {
     let reached = reach(name, sink).await;
-    close(name, sink).await;
+    close_sink(name, sink).await;
     reached
-}
-
-async fn close(name: &str, sink: &dyn Sink) {
-    if let Err(error) = tokio::time::timeout(CLOSE, sink.close()).await.unwrap_or(Ok(())) {
-        tracing::warn!("`{name}` did not close: {error}");
-    }
 }
 
 /// The contract without its patch level, and the component's size.
