@@ -44,6 +44,8 @@ pub struct Request {
     pub answered: Option<Duration>,
 }
 
+common!(Http, "-TERM");
+
 impl Http {
     /// Starts a service and waits until it listens.
     ///
@@ -65,21 +67,6 @@ impl Http {
             .args([certificates.certificate(), certificates.key()]);
         let (port, tls_port) = (self.port, self.tls_port);
         self.server.start(&python, || listens(port) && listens(tls_port));
-    }
-
-    /// Ends the service as a crash would.
-    pub fn kill(&mut self) {
-        self.server.kill();
-    }
-
-    /// Ends the service as an operator would.
-    pub fn stop(&mut self) {
-        self.server.stop("-TERM");
-    }
-
-    /// The port without TLS, on 127.0.0.1.
-    pub fn port(&self) -> u16 {
-        self.port
     }
 
     /// Where a test's requests meet a behaviour, such as `ok` or `status/503`.

@@ -15,6 +15,8 @@ pub struct Mongo {
     tls_port: u16,
 }
 
+common!(Mongo, "-TERM");
+
 impl Mongo {
     /// Starts a server without data and waits until it listens.
     ///
@@ -45,21 +47,6 @@ impl Mongo {
         .args([Certificates::shared().certificate(), Certificates::shared().key()]);
         let (port, tls_port) = (self.port, self.tls_port);
         self.server.start(&java, || listens(port) && listens(tls_port));
-    }
-
-    /// Ends the server as a crash would.
-    pub fn kill(&mut self) {
-        self.server.kill();
-    }
-
-    /// Ends the server as an operator would.
-    pub fn stop(&mut self) {
-        self.server.stop("-TERM");
-    }
-
-    /// The port, on 127.0.0.1.
-    pub fn port(&self) -> u16 {
-        self.port
     }
 
     /// Where clients connect.

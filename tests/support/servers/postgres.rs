@@ -36,6 +36,9 @@ pub struct Postgres {
     port: u16,
 }
 
+// Without waiting for clients to leave.
+common!(Postgres, "-INT");
+
 impl Postgres {
     /// Makes a cluster and waits until it answers.
     ///
@@ -86,21 +89,6 @@ impl Postgres {
             assert!(leftover, "PostgreSQL did not come up ({ended}); {REMEDY} if it is missing:\n{log}");
             std::thread::sleep(Duration::from_millis(100));
         }
-    }
-
-    /// Ends the cluster as a crash would, its connections' processes too.
-    pub fn kill(&mut self) {
-        self.server.kill();
-    }
-
-    /// Ends the cluster as an operator would who does not wait for clients to leave.
-    pub fn stop(&mut self) {
-        self.server.stop("-INT");
-    }
-
-    /// The port, on 127.0.0.1.
-    pub fn port(&self) -> u16 {
-        self.port
     }
 
     /// Where `tidegate` connects.

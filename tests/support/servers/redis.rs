@@ -17,6 +17,8 @@ pub struct Redis {
     next: AtomicU8,
 }
 
+common!(Redis, "-TERM");
+
 impl Redis {
     /// Starts a server and waits until it answers.
     ///
@@ -45,21 +47,6 @@ impl Redis {
         let port = self.port;
         self.server
             .start(&command, || cli(port).arg("PING").output().is_ok_and(|output| output.stdout.starts_with(b"PONG")));
-    }
-
-    /// Ends the server as a crash would.
-    pub fn kill(&mut self) {
-        self.server.kill();
-    }
-
-    /// Ends the server as an operator would.
-    pub fn stop(&mut self) {
-        self.server.stop("-TERM");
-    }
-
-    /// The port without TLS, on 127.0.0.1.
-    pub fn port(&self) -> u16 {
-        self.port
     }
 
     /// The port with TLS, on 127.0.0.1.
