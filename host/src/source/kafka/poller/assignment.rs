@@ -138,7 +138,14 @@ impl Poller {
             let Some(queue) = self.consumer.split_partition_queue(&partition.topic, partition.partition) else {
                 return Err(KafkaError::Global(RDKafkaErrorCode::UnknownPartition));
             };
-            let (lane, handed) = Lane::new(queue, partition.clone(), (start, end), limits, Arc::clone(&self.bell));
+            let (lane, handed) = Lane::new(
+                queue,
+                partition.clone(),
+                (start, end),
+                limits,
+                Arc::clone(&self.gauge),
+                Arc::clone(&self.bell),
+            );
             if let Some(sender) = self.sender.upgrade() {
                 let shared = Arc::clone(&lane.shared);
                 let consumer = Arc::downgrade(&self.consumer);
