@@ -67,6 +67,7 @@ struct Opening {
 struct Closing {
     partitions: Vec<TopicPartition>,
     left: BTreeSet<TopicPartition>,
+    lost: bool,
 }
 
 /// Partitions that workers have let go and whose last commit may be on its way.
