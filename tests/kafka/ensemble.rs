@@ -22,7 +22,8 @@ use tidegate::telemetry::Counters;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::help::{Onlooker, PATIENCE, Row, broker, produce, unique};
+use super::help::{Onlooker, PATIENCE, Row, broker, produce_on, unique};
+use crate::support::broker::Broker;
 
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -365,14 +366,24 @@ impl Ensemble {
 
     /// The same on a topic that there is.
     pub fn over(topic: String) -> Self {
+        Self::at(topic, broker().bootstrap())
+    }
+
+    /// A group on an empty topic of a broker of one's own.
+    pub async fn on(own: &Broker, topic: &str, partitions: i32) -> Self {
+        own.create_topic(topic, partitions, &[]).await;
+        Self::at(topic.to_owned(), own.bootstrap())
+    }
+
+    fn at(topic: String, bootstrap: String) -> Self {
         let group = unique("ensemble");
-        let onlooker = Onlooker::new(&group);
-        Self { topic, group, log: Log::default(), onlooker, bootstrap: broker().bootstrap(), hosts: 0 }
+        let onlooker = Onlooker::on(&bootstrap, &group);
+        Self { topic, group, log: Log::default(), onlooker, bootstrap, hosts: 0 }
     }
 
     /// Writes so many more records to a partition.
     pub fn produce(&self, partition: i32, records: usize) {
-        produce(&self.topic, partition, (0..records).map(|n| Row::value(format!("{{\"n\": {n}}}"))));
+        produce_on(&self.bootstrap, &self.topic, partition, (0..records).map(|n| Row::value(format!("{{\"n\": {n}}}"))));
     }
 
     /// What hosts are made of unless a test says otherwise: one buffering sink that takes everything, flushed often.
