@@ -40,12 +40,11 @@ async fn s29_a_refused_flush_holds_its_partition_alone() {
     let mut ensemble = Ensemble::new("refused", 3, 200).await;
     let gate = Arc::new(AtomicBool::new(false));
     let mut plan = ensemble.plan();
-    plan.sinks =
-        vec![("before", Style::Buffering, willing()), ("rows", Style::Buffering, gated(What::Flush, &gate)), (
-            "behind",
-            Style::Buffering,
-            willing(),
-        )];
+    plan.sinks = vec![
+        ("before", Style::Buffering, willing()),
+        ("rows", Style::Buffering, gated(What::Flush, &gate)),
+        ("behind", Style::Buffering, willing()),
+    ];
     let host = ensemble.start(plan);
     ensemble.log.until("the flush is refused", |facts| refusals(facts) >= 2).await;
     ensemble.until_committed(1..3, 200).await;
@@ -62,7 +61,11 @@ async fn s29_a_refused_flush_holds_its_partition_alone() {
     host.stop().await.unwrap();
 
     let facts = ensemble.log.facts();
-    assert_eq!(ensemble.log.written("rows", 0), all(200), "refused flushes wrote nothing, the rest came once and in order");
+    assert_eq!(
+        ensemble.log.written("rows", 0),
+        all(200),
+        "refused flushes wrote nothing, the rest came once and in order"
+    );
     assert_eq!(ensemble.log.written("behind", 0), all(200), "what stands behind was not asked before");
     for sink in ["before", "rows", "behind"] {
         for partition in 1..3 {
@@ -172,13 +175,15 @@ async fn s29_a_plugin_that_asks_to_wait_is_waited_for() {
         options.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
         let mut scene = Scene::new(&source, json!({}));
         let directory = json!({ "host": scene.files(), "guest": "/out", "access": "write" });
-        let faulty =
-            json!({ "component": component, "options": options, "grants": { "directories": [directory] } });
+        let faulty = json!({ "component": component, "options": options, "grants": { "directories": [directory] } });
         scene.change(json!({ "sinks": { "plugin": { "faulty": faulty } } }));
         scene.done(&["run", "--until-end"]);
         let log = String::from_utf8(scene.file("log")).unwrap();
-        let wrote: Vec<String> =
-            log.lines().filter(|line| line.starts_with("wrote ")).map(|line| line.split_once(".0 ").unwrap().1.into()).collect();
+        let wrote: Vec<String> = log
+            .lines()
+            .filter(|line| line.starts_with("wrote "))
+            .map(|line| line.split_once(".0 ").unwrap().1.into())
+            .collect();
         assert_eq!(wrote, (0..40).map(|n| format!("row {n}")).collect::<Vec<_>>(), "{options}: {log}");
         assert_eq!(committed(&source, 0, &scene.group), Some(40));
         assert!(contents(&format!("{source}_dlq")).is_empty());
@@ -203,7 +208,10 @@ async fn s39_a_pause_ends_with_the_assignment() {
     ensemble.log.until("both partitions wait", |facts| refusals(facts) == 2).await;
     tokio::time::sleep(Duration::from_millis(300)).await;
     let second = ensemble.start(ensemble.plan());
-    ensemble.log.until("one partition moved", |facts| facts.iter().any(|fact| fact.host == 1 && fact.what == What::Assigned)).await;
+    ensemble
+        .log
+        .until("one partition moved", |facts| facts.iter().any(|fact| fact.host == 1 && fact.what == What::Assigned))
+        .await;
     let moved = *ensemble.log.held(1).first().unwrap();
     ensemble.until_committed(moved..moved + 1, 60).await;
     assert_eq!(ensemble.log.written("rows", moved), all(60));
@@ -248,6 +256,11 @@ async fn slow_call(what: What) {
     assert!(ensemble.log.written("rows", 0).is_empty(), "{what:?} was still under way all that time");
     ensemble.until_committed(0..1, 100).await;
     host.stop().await.unwrap();
-    assert_eq!(ensemble.log.count(|fact| matches!(fact.what, What::Revoked | What::Lost)), 0, "{}", ensemble.log.tail());
+    assert_eq!(
+        ensemble.log.count(|fact| matches!(fact.what, What::Revoked | What::Lost)),
+        0,
+        "{}",
+        ensemble.log.tail()
+    );
     assert_eq!((ensemble.log.written("rows", 0), ensemble.log.written("rows", 1)), (all(100), all(400)));
 }

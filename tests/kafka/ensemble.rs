@@ -157,7 +157,12 @@ pub fn all(count: i64) -> Vec<i64> {
 }
 
 /// Asks the script, having written the call down, and does as it says.
-async fn ask(log: &Log, script: &Script, counts: &Mutex<BTreeMap<(What, i32), usize>>, call: Call<'_>) -> Result<(), CallError> {
+async fn ask(
+    log: &Log,
+    script: &Script,
+    counts: &Mutex<BTreeMap<(What, i32), usize>>,
+    call: Call<'_>,
+) -> Result<(), CallError> {
     let Call { host, sink, what, partition, offsets, .. } = call;
     let earlier = {
         let mut counts = counts.lock().unwrap();
@@ -383,7 +388,12 @@ impl Ensemble {
 
     /// Writes so many more records to a partition.
     pub fn produce(&self, partition: i32, records: usize) {
-        produce_on(&self.bootstrap, &self.topic, partition, (0..records).map(|n| Row::value(format!("{{\"n\": {n}}}"))));
+        produce_on(
+            &self.bootstrap,
+            &self.topic,
+            partition,
+            (0..records).map(|n| Row::value(format!("{{\"n\": {n}}}"))),
+        );
     }
 
     /// What hosts are made of unless a test says otherwise: one buffering sink that takes everything, flushed often.
@@ -425,7 +435,12 @@ impl Ensemble {
         let (counters, letters) = (Arc::new(Counters::default()), Arc::new(Letters::default()));
         let parts = Parts {
             sinks: named,
-            collector: Arc::new(Collector { host: number, script: collector, log: log.clone(), counts: Mutex::default() }),
+            collector: Arc::new(Collector {
+                host: number,
+                script: collector,
+                log: log.clone(),
+                counts: Mutex::default(),
+            }),
             collector_name: "scripted".into(),
             dlq: letters.clone(),
             settings,
@@ -454,7 +469,10 @@ impl Ensemble {
         for partition in partitions {
             while self.committed(partition) != offset {
                 let (committed, tail) = (self.committed(partition), self.log.tail());
-                assert!(started.elapsed() < PATIENCE, "[{partition}] is committed to {committed}, not {offset}: {tail}");
+                assert!(
+                    started.elapsed() < PATIENCE,
+                    "[{partition}] is committed to {committed}, not {offset}: {tail}"
+                );
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }

@@ -29,9 +29,11 @@ async fn s45_what_is_in_flight_is_settled_before_the_hand_over() {
     plan.sinks = vec![(
         "rows",
         Style::Buffering,
-        Arc::new(|call: &Call<'_>| {
-            if call.what == What::Flush { Act::Slow(Duration::from_secs(2)) } else { Act::Take }
-        }),
+        Arc::new(
+            |call: &Call<'_>| {
+                if call.what == What::Flush { Act::Slow(Duration::from_secs(2)) } else { Act::Take }
+            },
+        ),
     )];
     let first = ensemble.start(plan);
     let added = |facts: &[Fact]| {
@@ -70,9 +72,11 @@ async fn s47_a_flush_beyond_the_budget_is_left_to_the_new_owner() {
     plan.sinks = vec![(
         "rows",
         Style::Buffering,
-        Arc::new(|call: &Call<'_>| {
-            if call.what == What::Flush { Act::Slow(Duration::from_secs(4)) } else { Act::Take }
-        }),
+        Arc::new(
+            |call: &Call<'_>| {
+                if call.what == What::Flush { Act::Slow(Duration::from_secs(4)) } else { Act::Take }
+            },
+        ),
     )];
     let first = ensemble.start(plan);
     let added = |facts: &[Fact]| {
@@ -194,7 +198,10 @@ async fn s50_kept_partitions_keep_their_buffers_and_pauses() {
         let share = PARTITIONS as usize / (number + 1);
         ensemble.log.until("all have their share", |facts| balanced(facts, number + 1, share)).await;
         if number == 1 {
-            ensemble.log.until("the flush is refused", |facts| facts.iter().any(|fact| fact.what == What::Refused)).await;
+            ensemble
+                .log
+                .until("the flush is refused", |facts| facts.iter().any(|fact| fact.what == What::Refused))
+                .await;
         }
         for partition in 0..PARTITIONS {
             ensemble.produce(partition, 10);

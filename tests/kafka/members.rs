@@ -26,7 +26,9 @@ async fn s50_a_named_host_restarts_without_a_rebalance() {
     let second = ensemble.start(plan);
     ensemble.log.until("the second host has its share", |facts| held(facts, 1).len() == 2).await;
     ensemble.until_committed(0..4, 20).await;
-    let seen = |host: usize| move |fact: &Fact| fact.host == host && matches!(fact.what, What::Assigned | What::Revoked | What::Lost);
+    let seen = |host: usize| {
+        move |fact: &Fact| fact.host == host && matches!(fact.what, What::Assigned | What::Revoked | What::Lost)
+    };
     let (theirs, before) = (ensemble.log.held(1), ensemble.log.count(seen(0)));
 
     second.stop().await.unwrap();
@@ -77,7 +79,10 @@ async fn s58_a_second_host_of_the_same_name_stops_the_first() {
     let mut plan = named(&ensemble, "a", 6000);
     plan.settings.checkpoint.interval_seconds = 300.0;
     let mut first = ensemble.start(plan);
-    ensemble.log.until("rows wait for a flush", |facts| facts.iter().filter(|fact| fact.what == What::Add).count() >= 2).await;
+    ensemble
+        .log
+        .until("rows wait for a flush", |facts| facts.iter().filter(|fact| fact.what == What::Add).count() >= 2)
+        .await;
     let plan = named(&ensemble, "a", 6000);
     let second = ensemble.start(plan);
     let fault = first.ended().await.unwrap_err();

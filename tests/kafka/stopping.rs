@@ -23,8 +23,7 @@ fn after(what: What, calls: usize, act: impl Fn() -> Act + Send + Sync + 'static
 /// S55: a drain that runs out commits what is settled, ends without a fault, and loses nothing: the next start goes on there.
 #[tokio::test(flavor = "multi_thread")]
 async fn s55_a_drain_that_runs_out_commits_the_watermark() {
-    for (style, what, calls, settled) in
-        [(Style::Direct, What::Deliver, 2, 100), (Style::Buffering, What::Flush, 0, 0)]
+    for (style, what, calls, settled) in [(Style::Direct, What::Deliver, 2, 100), (Style::Buffering, What::Flush, 0, 0)]
     {
         let mut ensemble = Ensemble::new("drain", 1, 200).await;
         let mut plan = ensemble.plan();
@@ -54,9 +53,7 @@ async fn s54_the_binary_ends_beside_a_hanging_sink() {
     let http = Http::start();
     let source = topic("hangs", 1).await;
     produce(&source, 0, (0..5).map(|n| Row::value(format!("{{\"n\": {n}}}"))));
-    let sink = |test: &str, behaviour: &str| {
-        json!({ "http": { "webhook": { "url": http.url(test, behaviour), "concurrency": 1 } } })
-    };
+    let sink = |test: &str, behaviour: &str| json!({ "http": { "webhook": { "url": http.url(test, behaviour), "concurrency": 1 } } });
     let scene = |drain: u32| {
         Scene::new(&source, json!({ "executor": { "drain_timeout_seconds": drain }, "sinks": sink(&source, "hang") }))
     };

@@ -58,6 +58,8 @@ fn refusal(partition: &TopicPartition, offset: Offset, error: &KafkaError) -> Co
             // The client as a whole has ended, for a reason that the polling thread tells.
             | Code::Fatal,
         ) => CommitError::Stale(format!("the group has moved on: {error}")),
+        // A topic that is gone has nothing to commit, and one that the brokers do not know yet is committed next time.
+        Some(Code::UnknownTopicOrPartition) => CommitError::Stale(format!("the topic is not there: {error}")),
         Some(code @ (Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed)) => {
             CommitError::Fatal(refused(code))
         }
@@ -83,6 +85,7 @@ mod tests {
             RDKafkaErrorCode::RebalanceInProgress,
             RDKafkaErrorCode::FencedInstanceId,
             RDKafkaErrorCode::Fatal,
+            RDKafkaErrorCode::UnknownTopicOrPartition,
         ] {
             assert!(matches!(told(code), CommitError::Stale(_)), "{code:?}");
         }

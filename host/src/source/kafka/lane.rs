@@ -197,7 +197,18 @@ impl Open {
         windows: mpsc::Sender<Handed>,
     ) -> Self {
         let (batch, last_size, passed_end) = (None, (0, 0), false);
-        Self { partition, limits, windows, batch, last_size, wanted: start, end, passed_end, gaps: Vec::new(), epoch: 0 }
+        Self {
+            partition,
+            limits,
+            windows,
+            batch,
+            last_size,
+            wanted: start,
+            end,
+            passed_end,
+            gaps: Vec::new(),
+            epoch: 0,
+        }
     }
 
     /// The next offset to read.

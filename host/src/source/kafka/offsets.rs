@@ -188,7 +188,13 @@ pub(super) fn lowest(
     let client = consumer.client().native_ptr();
     // SAFETY: the client is alive as long as the consumer that is borrowed, and the name and both places outlive the call.
     let found = unsafe {
-        bindings::rd_kafka_get_watermark_offsets(client, name.as_ptr(), partition.partition, &raw mut low, &raw mut high)
+        bindings::rd_kafka_get_watermark_offsets(
+            client,
+            name.as_ptr(),
+            partition.partition,
+            &raw mut low,
+            &raw mut high,
+        )
     };
     Some(low).filter(|low| found == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR && *low >= 0)
 }

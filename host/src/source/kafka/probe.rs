@@ -72,7 +72,8 @@ pub(super) fn partitions(
     let mut counts = BTreeMap::new();
     for topic in topics {
         let metadata = consumer.fetch_metadata(Some(topic), timeout)?;
-        let count = metadata.topics().iter().find(|found| found.name() == topic).map_or(0, |found| found.partitions().len());
+        let count =
+            metadata.topics().iter().find(|found| found.name() == topic).map_or(0, |found| found.partitions().len());
         counts.insert(topic.clone(), i32::try_from(count).unwrap_or(i32::MAX));
     }
     Ok(counts)

@@ -162,7 +162,7 @@ fn extents(
         Begin::Committed => {
             let starts = Starts { first: First::Earliest, known: None, on_gap: OnOffsetGap::Continue };
             offsets::resolve(consumer, &partitions, &starts)
-        },
+        }
         Begin::First => partitions
             .into_iter()
             .map(|partition| {

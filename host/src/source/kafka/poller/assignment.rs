@@ -7,9 +7,9 @@ use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset as Position, TopicPartitionList};
 
+use super::super::config::First;
 use super::super::context::Rebalance;
 use super::super::lane::{Lane, Standing};
-use super::super::config::First;
 use super::super::offsets::{self, Extent, Starts, Unresolved};
 use super::super::probe;
 use super::super::reader::KafkaReader;
@@ -48,7 +48,9 @@ impl Poller {
                 }
             }
             // The library keeps a pause beyond the assignment: a partition that came back would stay silent (S39).
-            if let Err(error) = self.consumer.resume(&offsets::list(&stopped)) {
+            if !stopped.is_empty()
+                && let Err(error) = self.consumer.resume(&offsets::list(&stopped))
+            {
                 tracing::debug!("fetching of what is given away cannot be switched: {error}");
             }
             self.unassign();
@@ -118,8 +120,7 @@ impl Poller {
         if settings.first == First::Latest && self.known.is_none() {
             self.known = probe::partitions(&self.consumer, &settings.topics, offsets::QUESTION_TIMEOUT).ok();
         }
-        let starts =
-            Starts { first: settings.first, known: self.known.as_ref(), on_gap: settings.on_offset_gap };
+        let starts = Starts { first: settings.first, known: self.known.as_ref(), on_gap: settings.on_offset_gap };
         let resolved = match (settings.first, &self.known) {
             (First::Latest, None) => Err(Unresolved::Later("the brokers do not say what the topics hold".into())),
             _ => offsets::resolve(&self.consumer, &opening.partitions, &starts),

@@ -43,6 +43,10 @@ impl Poller {
 
     /// The library says of some topic that it does not exist, and not of which.
     fn topic_gone(&mut self) {
+        if self.failed {
+            // Every answer makes the library say it again.
+            return;
+        }
         let gone: Vec<String> = self
             .settings
             .topics
