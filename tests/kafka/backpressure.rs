@@ -238,7 +238,9 @@ async fn s14_a_slow_call_does_not_cost_the_membership() {
 async fn slow_call(what: What) {
     let mut ensemble = Ensemble::new("slow", 2, 100).await;
     let mut plan = ensemble.plan();
-    plan.options.properties.insert("max.poll.interval.ms".into(), "2000".into());
+    for (name, value) in [("max.poll.interval.ms", "2000"), ("session.timeout.ms", "1500")] {
+        plan.options.properties.insert(name.into(), value.into());
+    }
     let script: Script = Arc::new(move |call: &Call<'_>| {
         let slow = call.what == what && call.partition == 0 && call.earlier == 0;
         if slow { Act::Slow(Duration::from_millis(6500)) } else { Act::Take }
