@@ -1,7 +1,6 @@
 //! A destination that asks to wait: one partition waits, with or without a rewind, and nobody else notices.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -166,7 +165,7 @@ async fn s37_an_endpoint_that_asks_to_wait_is_waited_for() {
 /// S29, S37: the same from a plugin, through the binary, in each of its calls.
 #[tokio::test(flavor = "multi_thread")]
 async fn s29_a_plugin_that_asks_to_wait_is_waited_for() {
-    let component = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("target/guests/faulty-sink.wasm");
+    let component = super::handover::guest("faulty-sink.wasm");
     let cases = [json!({ "acts_in": "flush" }), json!({ "acts_in": "add" }), json!({ "direct": true })];
     for mut options in cases {
         let source = topic("plugin-waits", 1).await;

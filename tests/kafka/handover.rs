@@ -156,7 +156,7 @@ async fn s48_a_process_that_stood_still_drops_what_it_lost() {
     other.stop().await.unwrap();
 }
 
-fn guest(component: &str) -> PathBuf {
+pub fn guest(component: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("target/guests").join(component)
 }
 

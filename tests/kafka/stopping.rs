@@ -128,6 +128,25 @@ async fn s57_a_sink_that_never_closes_does_not_hold_up_the_end() {
     assert_eq!(ensemble.log.written("rows", 0), all(60));
 }
 
+/// S57: neither does a plugin, in the binary: the process is gone soon after everything else is done.
+#[tokio::test(flavor = "multi_thread")]
+async fn s57_a_plugin_that_never_closes_does_not_hold_up_the_end() {
+    let source = topic("plugin-close", 1).await;
+    produce(&source, 0, (0..5).map(|n| Row::value(format!("row {n}"))));
+    let mut scene = Scene::new(&source, json!({}));
+    let component = super::handover::guest("faulty-sink.wasm");
+    let directory = json!({ "host": scene.files(), "guest": "/out", "access": "write" });
+    let faulty = json!({
+        "component": component, "options": { "log": "/out/log", "close": "sleep" },
+        "grants": { "directories": [directory] },
+    });
+    scene.change(json!({ "sinks": { "plugin": { "faulty": faulty } } }));
+    let began = Instant::now();
+    scene.done(&["run", "--until-end"]);
+    assert!(began.elapsed() < Duration::from_secs(50), "the plugin sleeps for a minute");
+    assert_eq!(committed(&source, 0, &scene.group), Some(5));
+}
+
 /// S12, S101: a broker that stands still while an offset is to be committed, for longer than a session, costs neither a record
 /// nor the host: the commit is made later, or its records come again.
 #[tokio::test(flavor = "multi_thread")]
