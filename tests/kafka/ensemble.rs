@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use rdkafka::ClientConfig;
+use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
 use tidegate::clock::RealClock;
 use tidegate::collect::{Collect, Collected};
 use tidegate::model::{Answer, Batch, CallError, Fault, SinkKind, TopicPartition};
@@ -22,7 +24,7 @@ use tidegate::telemetry::Counters;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::help::{Onlooker, PATIENCE, Row, broker, produce_on, unique};
+use super::help::{Onlooker, PATIENCE, broker, unique};
 use crate::support::broker::Broker;
 
 /// What happened.
@@ -346,6 +348,7 @@ pub struct Ensemble {
     pub log: Log,
     pub onlooker: Onlooker,
     bootstrap: String,
+    producer: ThreadedProducer<DefaultProducerContext>,
     hosts: usize,
 }
 
@@ -383,17 +386,21 @@ impl Ensemble {
     fn at(topic: String, bootstrap: String) -> Self {
         let group = unique("ensemble");
         let onlooker = Onlooker::on(&bootstrap, &group);
-        Self { topic, group, log: Log::default(), onlooker, bootstrap, hosts: 0 }
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &bootstrap).set("enable.idempotence", "true").set("linger.ms", "1");
+        let producer = config.create().unwrap();
+        Self { topic, group, log: Log::default(), onlooker, bootstrap, producer, hosts: 0 }
     }
 
-    /// Writes so many more records to a partition.
+    /// Writes so many more records to a partition, and waits until the broker has them.
     pub fn produce(&self, partition: i32, records: usize) {
-        produce_on(
-            &self.bootstrap,
-            &self.topic,
-            partition,
-            (0..records).map(|n| Row::value(format!("{{\"n\": {n}}}"))),
-        );
+        // One producer for all: each one's first record waits for a number from the broker.
+        for n in 0..records {
+            let value = format!("{{\"n\": {n}}}");
+            let record: BaseRecord<'_, (), String> = BaseRecord::to(&self.topic).partition(partition).payload(&value);
+            self.producer.send(record).map_err(|(error, _)| error).unwrap();
+        }
+        self.producer.flush(PATIENCE).unwrap();
     }
 
     /// What hosts are made of unless a test says otherwise: one buffering sink that takes everything, flushed often.

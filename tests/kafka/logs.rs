@@ -220,7 +220,7 @@ async fn s51_new_partitions_are_read_from_their_first_record() {
     wait("the new partitions are there", || ensemble.onlooker.partitions(&ensemble.topic) == 3);
     assert_eq!(ensemble.log.held(0).len(), 1, "the host would have to be faster than it is");
     for partition in 0..3 {
-        ensemble.produce(partition, 30);
+        produce(&ensemble.topic, partition, (0..30).map(|_| Row::value("{}")));
     }
     ensemble.until_committed(0..1, 50).await;
     ensemble.until_committed(1..3, 30).await;
