@@ -3,6 +3,8 @@
 
 #[path = "kafka/backfill.rs"]
 mod backfill;
+#[path = "kafka/backpressure.rs"]
+mod backpressure;
 #[path = "kafka/binary.rs"]
 mod binary;
 #[path = "kafka/complete.rs"]
@@ -13,8 +15,16 @@ mod disk;
 mod dlq;
 #[path = "kafka/end_to_end.rs"]
 mod end_to_end;
+#[path = "kafka/ensemble.rs"]
+mod ensemble;
+#[path = "kafka/handover.rs"]
+mod handover;
 #[path = "kafka/help.rs"]
 mod help;
+#[path = "kafka/logs.rs"]
+mod logs;
+#[path = "kafka/members.rs"]
+mod members;
 #[path = "kafka/passthrough.rs"]
 mod passthrough;
 #[path = "kafka/secured.rs"]
@@ -25,6 +35,8 @@ mod sink;
 mod source;
 #[path = "kafka/start.rs"]
 mod start;
+#[path = "kafka/stopping.rs"]
+mod stopping;
 #[path = "support"]
 mod support {
     pub mod broker;

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
@@ -168,9 +169,17 @@ fn dispatch(command: Command) -> Exit {
     }
 }
 
+/// What threads may take that are still inside a call when everything is closed: one that never returns must not keep the
+/// process (S57).
+const LAST_THREADS: Duration = Duration::from_secs(1);
+
 /// Runs to the end, or says why it did not begin.
 fn start(run: impl Future<Output = Result<Exit, NotStarted>>) -> Exit {
-    let ended = runtime().map_err(NotStarted::from).and_then(|runtime| runtime.block_on(run));
+    let ended = runtime().map_err(NotStarted::from).and_then(|runtime| {
+        let ended = runtime.block_on(run);
+        runtime.shutdown_timeout(LAST_THREADS);
+        ended
+    });
     ended.unwrap_or_else(|NotStarted { exit, faults }| {
         render::faults(&faults);
         exit

@@ -112,8 +112,8 @@ pub async fn run<S: Source, C: Clock>(
         buffered_bytes: AtomicU64::new(0),
     });
     let mut assignment = Assignment::new(shared.clone());
-    let outcome = serve(&mut source, &mut assignment, stop).await;
-    let drained = close_workers(&mut source, &mut assignment, clock.now() + millis(drain)).await;
+    let outcome = serve(&mut source, &mut assignment, &shared.counters, stop).await;
+    let drained = close_workers(&mut source, &mut assignment, &shared.counters, clock.now() + millis(drain)).await;
     close_parts(&shared, &mut source).await;
     outcome.and(drained)
 }
@@ -122,6 +122,7 @@ pub async fn run<S: Source, C: Clock>(
 async fn serve<S: Source, C: Clock>(
     source: &mut S,
     assignment: &mut Assignment<C>,
+    counters: &Counters,
     stop: impl Future<Output = ()>,
 ) -> Result<(), Fault> {
     tokio::pin!(stop);
@@ -137,6 +138,7 @@ async fn serve<S: Source, C: Clock>(
             }
             change = source.next() => match change {
                 Event::Assigned(readers) => assignment.assign(readers),
+                Event::Gap { records, .. } => counters.lost_records.add(records),
                 Event::Revoked(partitions) => assignment.leave(source, partitions, false).await,
                 Event::Lost(partitions) => assignment.leave(source, partitions, true).await,
                 Event::Failed(fault) => return Err(fault),
@@ -150,6 +152,7 @@ async fn serve<S: Source, C: Clock>(
 async fn close_workers<S: Source, C: Clock>(
     source: &mut S,
     assignment: &mut Assignment<C>,
+    counters: &Counters,
     deadline: u64,
 ) -> Result<(), Fault> {
     assignment.close_all(deadline);
@@ -167,6 +170,7 @@ async fn close_workers<S: Source, C: Clock>(
             change = source.next(), if listening => match change {
                 // What comes now is not begun any more; leaving the group gives it back.
                 Event::Assigned(_) => {}
+                Event::Gap { records, .. } => counters.lost_records.add(records),
                 Event::Revoked(partitions) => assignment.leave(source, partitions, false).await,
                 Event::Lost(partitions) => assignment.leave(source, partitions, true).await,
                 Event::Failed(_) | Event::Ended => listening = false,

@@ -27,6 +27,13 @@ pub enum Event<R> {
     Revoked(Vec<TopicPartition>),
     /// Partitions taken without notice: nothing of them may be committed or written (S48).
     Lost(Vec<TopicPartition>),
+    /// So many records of the partition were deleted before they were read, and reading goes on behind them (S52).
+    Gap {
+        /// Where they were.
+        partition: TopicPartition,
+        /// How many offsets were passed over.
+        records: u64,
+    },
     /// The source cannot go on.
     Failed(Fault),
     /// Every record up to the source's end is committed; only sources with an end say so.

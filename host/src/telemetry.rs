@@ -55,6 +55,9 @@ pub struct Counters {
     pub dead_records: Counter,
     /// Dead letters given up because the queue could not take them and `dlq.on_send_failure` says `drop` (S94).
     pub lost_letters: Counter,
+    /// Records that were deleted at the source before they were read, and passed over because `kafka.on_offset_gap` says
+    /// `continue` (S52).
+    pub lost_records: Counter,
     /// Partitions rewound to their watermark (S40).
     pub aborts: Counter,
     /// Rows that plugins' answers named wrongly, source rewinds that went wrong, and the like.

@@ -100,6 +100,48 @@ impl Scene {
     }
 }
 
+/// A process of a scene that is still running, with what it has said so far.
+pub struct Process {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Process {
+    pub fn start(scene: &Scene, arguments: &[&str]) -> Self {
+        let log = scene.dir.path().join(unique("told"));
+        let file = fs::File::create(&log).unwrap();
+        let child = scene.command(arguments).stdout(Stdio::null()).stderr(file).spawn().unwrap();
+        Self { child, log }
+    }
+
+    /// What it wrote to standard error, without colours.
+    pub fn told(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Sends a signal such as `-TERM`.
+    pub fn signal(&self, signal: &str) {
+        Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap();
+    }
+
+    /// Waits for its end and returns its code.
+    pub fn ended(&mut self) -> Option<i32> {
+        let mut code = None;
+        wait("the process ends", || {
+            code = self.child.try_wait().unwrap();
+            code.is_some()
+        });
+        code.unwrap().code()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// Waits until something holds.
 pub fn wait(what: &str, mut holds: impl FnMut() -> bool) {
     let started = Instant::now();

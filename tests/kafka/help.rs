@@ -183,8 +183,13 @@ pub struct Onlooker(BaseConsumer);
 
 impl Onlooker {
     pub fn new(group: &str) -> Self {
+        Self::on(&broker().bootstrap(), group)
+    }
+
+    /// The same on a broker of one's own.
+    pub fn on(bootstrap: &str, group: &str) -> Self {
         let mut config = ClientConfig::new();
-        Self(config.set("bootstrap.servers", broker().bootstrap()).set("group.id", group).create().unwrap())
+        Self(config.set("bootstrap.servers", bootstrap).set("group.id", group).create().unwrap())
     }
 
     /// What the group has committed for a partition.
@@ -195,6 +200,12 @@ impl Onlooker {
             Position::Offset(offset) => Some(offset),
             _ => None,
         }
+    }
+
+    /// How many partitions a topic has, none when it is not there.
+    pub fn partitions(&self, topic: &str) -> usize {
+        let metadata = self.0.fetch_metadata(Some(topic), PATIENCE).unwrap();
+        metadata.topics().iter().find(|found| found.name() == topic).map_or(0, |found| found.partitions().len())
     }
 
     /// The end of a partition's log.

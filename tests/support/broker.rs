@@ -81,6 +81,11 @@ impl Broker {
         self.server.stop("-TERM");
     }
 
+    /// Sends the broker a signal, such as `-STOP` and `-CONT`.
+    pub fn signal(&self, signal: &str) {
+        self.server.signal(signal);
+    }
+
     /// Where clients connect.
     pub fn bootstrap(&self) -> String {
         format!("127.0.0.1:{}", self.port)

@@ -116,6 +116,12 @@ impl Server {
         running.shell.wait().unwrap();
     }
 
+    /// Sends the server a signal that does not end it.
+    pub fn signal(&self, signal: &str) {
+        let Some(running) = &self.running else { return };
+        Command::new("kill").args([signal, &running.pid.to_string()]).status().unwrap();
+    }
+
     /// What the server wrote last.
     pub fn log_end(&self) -> String {
         let log = fs::read_to_string(self.log()).unwrap_or_default();

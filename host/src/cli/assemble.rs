@@ -63,8 +63,7 @@ pub fn dlq_feed(loaded: &Loaded, group: String) -> Feed {
     let Config { kafka, dlq, .. } = &loaded.config;
     let mut properties = kafka.properties.clone();
     let brokers = if dlq.brokers.is_empty() {
-        // A member's name is its group's, and a letter is never passed over.
-        properties.remove("group.instance.id");
+        // A letter is never passed over.
         properties.remove("auto.offset.reset");
         kafka.brokers.clone()
     } else {
@@ -77,6 +76,8 @@ pub fn dlq_feed(loaded: &Loaded, group: String) -> Feed {
         source_topic: dlq_topic(dlq, &kafka.topics()),
         source_topics: Vec::new(),
         group,
+        // A member's name is its group's.
+        instance_id: String::new(),
         // Letters expire: what is gone cannot be replayed, and is no reason not to replay the rest.
         on_offset_gap: OnOffsetGap::Continue,
         ..kafka.clone()

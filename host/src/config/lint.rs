@@ -43,10 +43,11 @@ const DEFAULT_MAX_POLL_MS: f64 = 300_000.0;
 const REVOKE_SHARE: f64 = 0.2;
 
 /// Properties of the consumer that decide about offsets and assignment, and the option to use instead, if any.
-const SOURCE_PROPERTIES: [(&str, &str); 12] = [
+const SOURCE_PROPERTIES: [(&str, &str); 13] = [
     ("bootstrap.servers", "kafka.brokers"),
     ("metadata.broker.list", "kafka.brokers"),
     ("group.id", "kafka.group"),
+    ("group.instance.id", "kafka.instance_id"),
     ("enable.auto.commit", ""),
     ("auto.commit.enable", ""),
     ("auto.commit.interval.ms", "checkpoint.interval_seconds"),

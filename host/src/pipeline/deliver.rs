@@ -103,7 +103,9 @@ impl<C: Clock> Shared<C> {
             if next.rows.is_empty() {
                 return Ok(());
             }
-            slot.counters.retried.add(next.rows.len() as u64);
+            if verdicts.held.is_none() || !verdicts.tried.is_empty() {
+                slot.counters.retried.add(next.rows.len() as u64);
+            }
             // S37, S41: neither a wait that a destination asked for nor one for its return is an attempt.
             waits = if verdicts.held.is_some() || verdicts.away { waits + 1 } else { 0 };
             if let Some(wait) = verdicts.held {

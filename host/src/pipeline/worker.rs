@@ -339,7 +339,7 @@ impl<R: Reader, C: Clock> Worker<R, C> {
                 Ok(())
             }
             Err(CommitError::Stale(why)) => {
-                tracing::info!(partition = %self.source, offset, why, "the group has moved on, so nothing was committed");
+                tracing::info!(partition = %self.source, offset, why, "nothing was committed");
                 self.core.commit_stale(self.shared.clock.now());
                 Ok(())
             }

@@ -82,6 +82,10 @@ pub struct Options {
     pub source_topics: Vec<String>,
     /// The consumer group, under which offsets are committed.
     pub group: String,
+    /// This host's name in the group, another one for each host. A restart within `session.timeout.ms` then gets its
+    /// partitions back and moves nobody else's. Empty: the host leaves the group whenever it ends, and its partitions move
+    /// at once.
+    pub instance_id: String,
     /// Passed to librdkafka as they are: TLS, SASL, fetch sizes.
     pub properties: BTreeMap<String, String>,
     /// Seconds that a revoked partition may take to settle, flush and commit; at most a fifth of
@@ -98,7 +102,7 @@ pub enum OnOffsetGap {
     /// Tidegate stops and says which offsets are missing.
     #[default]
     Stop,
-    /// Reading goes on at the first record that there is, and the loss is logged.
+    /// Reading goes on at the first record that there is; the lost records are logged and counted.
     Continue,
 }
 
@@ -109,6 +113,7 @@ impl Default for Options {
             source_topic: String::new(),
             source_topics: Vec::new(),
             group: String::new(),
+            instance_id: String::new(),
             properties: BTreeMap::new(),
             revoke_budget_seconds: 10.0,
             on_offset_gap: OnOffsetGap::default(),

@@ -54,12 +54,16 @@ fn refusal(partition: &TopicPartition, offset: Offset, error: &KafkaError) -> Co
             | Code::FencedInstanceId
             | Code::FencedMemberEpoch
             | Code::StaleMemberEpoch
-            | Code::AssignmentLost,
+            | Code::AssignmentLost
+            // The client as a whole has ended, for a reason that the polling thread tells.
+            | Code::Fatal,
         ) => CommitError::Stale(format!("the group has moved on: {error}")),
+        // A topic that is gone has nothing to commit, and one that the brokers do not know yet is committed next time.
+        Some(Code::UnknownTopicOrPartition) => CommitError::Stale(format!("the topic is not there: {error}")),
         Some(code @ (Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed)) => {
             CommitError::Fatal(refused(code))
         }
-        Some(Code::OffsetMetadataTooLarge | Code::InvalidGroupId | Code::Fatal) => {
+        Some(Code::OffsetMetadataTooLarge | Code::InvalidGroupId) => {
             CommitError::Fatal(failed(partition, offset).because(error))
         }
         _ => CommitError::Retry(failed(partition, offset).because(error)),
@@ -80,6 +84,8 @@ mod tests {
             RDKafkaErrorCode::UnknownMemberId,
             RDKafkaErrorCode::RebalanceInProgress,
             RDKafkaErrorCode::FencedInstanceId,
+            RDKafkaErrorCode::Fatal,
+            RDKafkaErrorCode::UnknownTopicOrPartition,
         ] {
             assert!(matches!(told(code), CommitError::Stale(_)), "{code:?}");
         }

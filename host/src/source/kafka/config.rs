@@ -37,6 +37,9 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("queued.max.messages.kbytes", "16384"),
     ("fetch.message.max.bytes", "4194304"),
     ("fetch.max.bytes", "16777216"),
+    // A topic that has gained partitions is looked at this often: the library's own five minutes would leave them unread so
+    // long.
+    ("topic.metadata.refresh.interval.ms", "60000"),
     // A reconnect is tried again quickly: a restarted broker is usually back within seconds.
     ("reconnect.backoff.max.ms", "2000"),
     ("socket.keepalive.enable", "true"),
@@ -71,6 +74,9 @@ pub(super) fn consumer(options: &Options) -> Result<Consumer, Fault> {
         OnOffsetGap::Continue => "earliest",
     };
     client.set("group.id", &options.group).set("auto.offset.reset", reset);
+    if !options.instance_id.is_empty() {
+        client.set("group.instance.id", &options.instance_id);
+    }
     Ok(Consumer { client, first })
 }
 
@@ -89,6 +95,7 @@ pub(super) fn common(options: &Options) -> Result<ClientConfig, Fault> {
         let named = match name.as_str() {
             "bootstrap.servers" | "metadata.broker.list" => Some("kafka.brokers"),
             "group.id" => Some("kafka.group"),
+            "group.instance.id" => Some("kafka.instance_id"),
             _ => None,
         };
         match named {
@@ -143,5 +150,7 @@ mod tests {
         assert!(refused.message.contains("enable.auto.commit"), "{refused}");
         let refused = with("bootstrap.servers", "elsewhere:9092").err().unwrap();
         assert_eq!(refused.hint.as_deref(), Some("set `kafka.brokers` instead"));
+        let refused = with("group.instance.id", "a").err().unwrap();
+        assert_eq!(refused.hint.as_deref(), Some("set `kafka.instance_id` instead"));
     }
 }

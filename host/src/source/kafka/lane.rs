@@ -146,8 +146,8 @@ impl Lane {
         self.window.end.is_some_and(|end| self.shared.committed() >= end)
     }
 
-    /// Hands over what is fetched, as far as there is room; `partitions` share it.
-    pub(super) fn fill(&mut self, partitions: usize) -> Filled {
+    /// Hands over what is fetched, as far as there is room; `partitions` share it. `low` tells the first offset that the broker has.
+    pub(super) fn fill(&mut self, partitions: usize, low: &dyn Fn() -> Option<Offset>) -> Filled {
         loop {
             if self.window.is_held_back(partitions) {
                 // What waits behind its share stays with librdkafka (S38).
@@ -162,11 +162,11 @@ impl Lane {
             }
             if self.window.passed_end {
                 self.window.hand_over();
-                self.window.pass(Offset::MAX);
+                self.window.pass(Offset::MAX, &|| None);
                 return Filled::Full;
             }
             match self.queue.poll(Duration::ZERO) {
-                Some(Ok(record)) => self.window.take(&record),
+                Some(Ok(record)) => self.window.take(&record, low),
                 Some(Err(error)) => {
                     self.window.hand_over();
                     return Filled::Failed(error);
@@ -195,6 +195,8 @@ pub(super) struct Open {
     end: Option<Offset>,
     /// A record above the end has been seen, so that there is none left below it.
     passed_end: bool,
+    /// Offsets that were deleted before they were read: from the first to before the second.
+    gaps: Vec<(Offset, Offset)>,
     epoch: u64,
 }
 
@@ -206,8 +208,20 @@ impl Open {
         gauge: Arc<Gauge>,
         windows: mpsc::Sender<Handed>,
     ) -> Self {
-        let (load, batch, last_size, passed_end) = (Arc::default(), None, (0, 0), false);
-        Self { partition, limits, windows, gauge, load, batch, last_size, wanted: start, end, passed_end, epoch: 0 }
+        Self {
+            partition,
+            limits,
+            windows,
+            gauge,
+            load: Arc::default(),
+            batch: None,
+            last_size: (0, 0),
+            wanted: start,
+            end,
+            passed_end: false,
+            gaps: Vec::new(),
+            epoch: 0,
+        }
     }
 
     /// The next offset to read.
@@ -238,7 +252,7 @@ impl Open {
     }
 
     /// Adds a record; a window that it does not fit into is handed over first.
-    pub(super) fn take(&mut self, record: &BorrowedMessage<'_>) {
+    pub(super) fn take(&mut self, record: &BorrowedMessage<'_>, low: &dyn Fn() -> Option<Offset>) {
         let offset = record.offset();
         if self.end.is_some_and(|end| offset >= end) {
             self.passed_end = true;
@@ -253,6 +267,7 @@ impl Open {
             );
             return;
         }
+        self.jump(offset, low);
         let size = record.key_len() + record.payload_len();
         let fits = self
             .batch
@@ -270,12 +285,29 @@ impl Open {
     }
 
     /// The position has passed what is no record, and everything before it is handed over (S99).
-    pub(super) fn pass(&mut self, position: Offset) {
+    pub(super) fn pass(&mut self, position: Offset, low: &dyn Fn() -> Option<Offset>) {
         let position = self.end.map_or(position, |end| position.min(end));
         if position > self.wanted && self.batch.is_none() && self.has_room() && self.send(Ok(Read::Position(position)))
         {
+            self.jump(position, low);
             self.wanted = position;
         }
+    }
+
+    /// Reading goes on at `to`. What lies between is no record, or was one and is gone: what the broker has deleted lies
+    /// below its first offset.
+    fn jump(&mut self, to: Offset, low: &dyn Fn() -> Option<Offset>) {
+        if to > self.wanted
+            && let Some(low) = low()
+            && low > self.wanted
+        {
+            self.gaps.push((self.wanted, low.min(to)));
+        }
+    }
+
+    /// The gaps that were found since the last time.
+    pub(super) fn take_gaps(&mut self) -> impl Iterator<Item = (Offset, Offset)> {
+        std::mem::take(&mut self.gaps).into_iter()
     }
 
     /// Tells the reader that it cannot go on like this.

@@ -1,10 +1,14 @@
 //! Where an assigned partition starts (S51, S52).
 
+use std::collections::BTreeMap;
+use std::ffi::CString;
 use std::time::Duration;
 
+use rdkafka::bindings;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset as Position, TopicPartitionList};
+use rdkafka::types::RDKafkaRespErr;
 
 use super::OnOffsetGap;
 use super::config::First;
@@ -30,21 +34,43 @@ pub(super) struct Extent {
     pub start: Offset,
     /// Where the log ended.
     pub end: Offset,
+    /// Whether the group has committed nothing for it.
+    pub fresh: bool,
+    /// What was to be read and is gone: from the first offset to before the second.
+    pub gap: Option<(Offset, Offset)>,
 }
 
-/// The committed offset of each partition; without one, where `first` says. A committed offset whose records are gone is a
+/// How starts are chosen.
+pub(super) struct Starts<'a> {
+    /// Where a partition starts for which the group has committed nothing.
+    pub first: First,
+    /// How many partitions each topic had when this member began. What has come since then has nothing in it to pass over.
+    pub known: Option<&'a BTreeMap<String, i32>>,
+    pub on_gap: OnOffsetGap,
+}
+
+impl Starts<'_> {
+    fn first_of(&self, partition: &TopicPartition) -> First {
+        let count = self.known.and_then(|known| known.get(&*partition.topic));
+        match self.first {
+            First::Latest if count.is_some_and(|count| partition.partition >= *count) => First::Earliest,
+            first => first,
+        }
+    }
+}
+
+/// The committed offset of each partition; without one, where `starts` say. A committed offset whose records are gone is a
 /// gap: it stops us, or is logged and skipped.
 pub(super) fn resolve(
     consumer: &BaseConsumer<Context>,
     partitions: &[TopicPartition],
-    first: First,
-    on_gap: OnOffsetGap,
+    starts: &Starts<'_>,
 ) -> Result<Vec<Extent>, Unresolved> {
     if partitions.is_empty() {
         return Ok(Vec::new());
     }
     let committed = consumer.committed_offsets(list(partitions), QUESTION_TIMEOUT).map_err(unresolved)?;
-    let timed = match first {
+    let timed = match starts.first {
         First::At(time) => Some(at_time(consumer, partitions, time).map_err(unresolved)?),
         First::Earliest | First::Latest => None,
     };
@@ -60,9 +86,11 @@ pub(super) fn resolve(
         };
         let (low, high) =
             consumer.fetch_watermarks(&partition.topic, partition.partition, QUESTION_TIMEOUT).map_err(unresolved)?;
-        let start = match (committed, first) {
+        let mut gap = None;
+        let start = match (committed, starts.first_of(partition)) {
             (Position::Offset(offset), _) if offset < low || offset > high => {
-                within(partition, offset, low, high, on_gap).map_err(Unresolved::Never)?
+                gap = Some((offset, low)).filter(|(wanted, low)| wanted < low);
+                within(partition, offset, low, high, starts.on_gap).map_err(Unresolved::Never)?
             }
             (Position::Offset(offset), _) => offset,
             (_, First::Earliest) => low,
@@ -73,7 +101,8 @@ pub(super) fn resolve(
                     .map_err(unresolved)?
             }
         };
-        extents.push(Extent { partition: partition.clone(), start, end: high });
+        let fresh = !matches!(committed, Position::Offset(_));
+        extents.push(Extent { partition: partition.clone(), start, end: high, fresh, gap });
     }
     Ok(extents)
 }
@@ -109,9 +138,9 @@ fn within(
 ) -> Result<Offset, Fault> {
     match on_gap {
         OnOffsetGap::Continue => {
-            tracing::error!(
-                %partition, wanted, low, high, records_lost = (low - wanted).max(0),
-                "the broker no longer has the next record; going on at the first one that it has"
+            tracing::warn!(
+                %partition, wanted, low, high,
+                "the broker does not have the next record; going on at the first one that it has"
             );
             Ok(low)
         }
@@ -140,6 +169,34 @@ fn unresolved(error: KafkaError) -> Unresolved {
         ) => Unresolved::Never(refused(code)),
         _ => Unresolved::Later(error.to_string()),
     }
+}
+
+/// The first offset that the broker had when it last sent anything of the partition, where it matters: then a jump over
+/// offsets below it is a loss, and any other is not (S52, S98). Asks nobody.
+#[allow(unsafe_code, reason = "the safe wrapper asks the broker every time")]
+pub(super) fn lowest(
+    consumer: &BaseConsumer<Context>,
+    on_gap: OnOffsetGap,
+    partition: &TopicPartition,
+) -> Option<Offset> {
+    if on_gap == OnOffsetGap::Stop {
+        // Reported as an error instead of being jumped over.
+        return None;
+    }
+    let name = CString::new(&*partition.topic).ok()?;
+    let (mut low, mut high) = (-1, -1);
+    let client = consumer.client().native_ptr();
+    // SAFETY: the client is alive as long as the consumer that is borrowed, and the name and both places outlive the call.
+    let found = unsafe {
+        bindings::rd_kafka_get_watermark_offsets(
+            client,
+            name.as_ptr(),
+            partition.partition,
+            &raw mut low,
+            &raw mut high,
+        )
+    };
+    Some(low).filter(|low| found == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR && *low >= 0)
 }
 
 /// A list without offsets.

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use rdkafka::Message;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::Offset as Position;
 use tokio::sync::{mpsc, oneshot};
 
@@ -15,8 +14,7 @@ use super::config::First;
 use super::context::{Bell, Context, Rebalance};
 use super::gauge::{Amount, Gauge};
 use super::lane::{Filled, Lane, Standing};
-use super::offsets;
-use super::probe::{missing, refused};
+use super::offsets::{self, lowest};
 use super::reader::KafkaReader;
 use super::rewind::{Rewind, Tried};
 use super::{CLOSE_PATIENCE, Limits, OnOffsetGap};
@@ -25,6 +23,7 @@ use crate::model::{Fault, Offset, TopicPartition};
 use crate::source::Event;
 
 mod assignment;
+mod trouble;
 
 /// The main queue is polled at least this often: the group's calls and all callbacks come from it.
 const MAIN_POLL: Duration = Duration::from_millis(50);
@@ -67,6 +66,7 @@ struct Opening {
 struct Closing {
     partitions: Vec<TopicPartition>,
     left: BTreeSet<TopicPartition>,
+    /// The claim to commit is gone, and the workers know.
     lost: bool,
 }
 
@@ -92,6 +92,10 @@ pub(super) struct Poller {
     closing: Option<Closing>,
     releases: Vec<Release>,
     rewinds: Vec<Rewind>,
+    /// How many partitions each topic had at the start, where that matters to where they begin.
+    known: Option<BTreeMap<String, i32>>,
+    /// Below these offsets a partition's lost records are counted.
+    gone: BTreeMap<TopicPartition, Offset>,
     failed: bool,
     ended: bool,
     /// When the assignment last changed; `None` before the first one.
@@ -128,6 +132,8 @@ impl Poller {
             closing: None,
             releases: Vec::new(),
             rewinds: Vec::new(),
+            known: None,
+            gone: BTreeMap::new(),
             failed: false,
             ended: false,
             changed: None,
@@ -165,8 +171,9 @@ impl Poller {
                     // Queues are split off before they are assigned, so that none is expected here. If one comes, it is
                     // older than what waits in its partition's queue.
                     let place = TopicPartition::new(record.topic(), record.partition());
+                    let low = || lowest(&consumer, self.settings.on_offset_gap, &place);
                     match self.lanes.get_mut(&place).filter(|lane| !lane.moving) {
-                        Some(lane) => lane.window.take(&record),
+                        Some(lane) => lane.window.take(&record, &low),
                         None => tracing::debug!(at = place.at(record.offset()), "a record of no partition of ours"),
                     }
                 }
@@ -175,23 +182,6 @@ impl Poller {
                 None if quiet == 2 => break,
                 None => quiet += 1,
             }
-        }
-    }
-
-    fn complain(&mut self, error: &KafkaError) {
-        use RDKafkaErrorCode as Code;
-        let code = error.rdkafka_error_code();
-        match (error, code) {
-            (KafkaError::MessageConsumptionFatal(_), _) => {
-                self.fail(Fault::host("the Kafka consumer cannot go on").because(error));
-            }
-            (_, Some(code @ (Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed))) => {
-                self.fail(refused(code));
-            }
-            (_, Some(Code::UnknownTopicOrPartition | Code::UnknownTopic)) => {
-                self.fail(missing(&self.settings.topics.join(", ")));
-            }
-            _ => tracing::warn!("Kafka consumer: {error}"),
         }
     }
 
@@ -260,12 +250,15 @@ impl Poller {
         }
         let partitions = self.lanes.len();
         let mut drained = Vec::new();
-        let mut failures = Vec::new();
+        let (mut failures, mut gaps) = (Vec::new(), Vec::new());
         for (partition, lane) in &mut self.lanes {
             if lane.moving || lane.shared.standing() != Standing::Held || !lane.shared.take_dirty() {
                 continue;
             }
-            match lane.fill(partitions) {
+            let low = || lowest(&self.consumer, self.settings.on_offset_gap, partition);
+            let filled = lane.fill(partitions, &low);
+            gaps.extend(lane.window.take_gaps().map(|gap| (partition.clone(), gap)));
+            match filled {
                 Filled::Full => {}
                 Filled::Drained => drained.push(partition.clone()),
                 Filled::Failed(error) => {
@@ -282,6 +275,9 @@ impl Poller {
         for (partition, error) in failures {
             self.misplaced(&partition, &error);
         }
+        for (partition, gap) in gaps {
+            self.passed_over(&partition, gap);
+        }
         self.pass_positions(&drained);
     }
 
@@ -297,29 +293,8 @@ impl Poller {
             if let (Some(Position::Offset(offset)), Some(lane)) =
                 (position.map(|element| element.offset()), self.lanes.get_mut(partition))
             {
-                lane.window.pass(offset);
+                lane.window.pass(offset, &|| lowest(&self.consumer, self.settings.on_offset_gap, partition));
             }
-        }
-    }
-
-    /// An error that the library reports in a partition's place in the log.
-    fn misplaced(&mut self, partition: &TopicPartition, error: &KafkaError) {
-        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AutoOffsetReset) {
-            return self.complain(error);
-        }
-        // Only reported when a gap is to stop us: otherwise the library has gone on at the first record by itself.
-        let Some(wanted) = self.lanes.get(partition).map(|lane| lane.window.wanted()) else { return };
-        let marks = self.consumer.fetch_watermarks(&partition.topic, partition.partition, offsets::QUESTION_TIMEOUT);
-        self.fail(match marks {
-            Ok((low, high)) => offsets::gap(partition, wanted, low, high),
-            Err(_) => Fault::host(format!("`{}` is to be read next and is not there", partition.at(wanted))),
-        });
-    }
-
-    /// Says once that the source cannot go on.
-    fn fail(&mut self, fault: Fault) {
-        if !std::mem::replace(&mut self.failed, true) {
-            self.outbox.push_back(Event::Failed(fault));
         }
     }
 

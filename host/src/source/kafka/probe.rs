@@ -1,5 +1,6 @@
 //! Whether the cluster can be reached and has what is to be consumed.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -51,6 +52,31 @@ fn ask(options: &Options, timeout: Duration) -> Result<Vec<(String, i32)>, Fault
         topics.push((topic, i32::try_from(partitions).unwrap_or(i32::MAX)));
     }
     Ok(topics)
+}
+
+/// Whether the brokers say that there is no such topic. No answer says nothing.
+pub(super) fn is_missing(consumer: &BaseConsumer<Context>, topic: &str, timeout: Duration) -> bool {
+    let Ok(metadata) = consumer.fetch_metadata(Some(topic), timeout) else { return false };
+    metadata.topics().iter().filter(|found| found.name() == topic).any(|found| {
+        let code = found.error().map(RDKafkaErrorCode::from);
+        matches!(code, Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic))
+    })
+}
+
+/// How many partitions each topic has now; none for a topic that is not there.
+pub(super) fn partitions(
+    consumer: &BaseConsumer<Context>,
+    topics: &[String],
+    timeout: Duration,
+) -> Result<BTreeMap<String, i32>, KafkaError> {
+    let mut counts = BTreeMap::new();
+    for topic in topics {
+        let metadata = consumer.fetch_metadata(Some(topic), timeout)?;
+        let count =
+            metadata.topics().iter().find(|found| found.name() == topic).map_or(0, |found| found.partitions().len());
+        counts.insert(topic.clone(), i32::try_from(count).unwrap_or(i32::MAX));
+    }
+    Ok(counts)
 }
 
 /// The topic is not there.

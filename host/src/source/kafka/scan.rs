@@ -10,7 +10,7 @@ use rdkafka::topic_partition_list::{Offset as Position, TopicPartitionList};
 
 use super::config::{self, First};
 use super::context::Context;
-use super::offsets::{self, Extent, QUESTION_TIMEOUT, Unresolved};
+use super::offsets::{self, Extent, QUESTION_TIMEOUT, Starts, Unresolved};
 use super::probe::refused;
 use super::{OnOffsetGap, Options, headers};
 use crate::clock;
@@ -101,7 +101,7 @@ fn look<T>(
         .map_err(|error| Fault::config("the Kafka consumer cannot be created").because(error))?;
     let mut ends: BTreeMap<TopicPartition, Offset> = BTreeMap::new();
     let mut list = TopicPartitionList::new();
-    for Extent { partition, start, end } in extents(&consumer, partitions, begin).map_err(unknown)? {
+    for Extent { partition, start, end, .. } in extents(&consumer, partitions, begin).map_err(unknown)? {
         if start < end {
             let place = Position::Offset(start);
             list.add_partition_offset(&partition.topic, partition.partition, place).map_err(unread)?;
@@ -159,14 +159,17 @@ fn extents(
     begin: Begin,
 ) -> Result<Vec<Extent>, Unresolved> {
     match begin {
-        Begin::Committed => offsets::resolve(consumer, &partitions, First::Earliest, OnOffsetGap::Continue),
+        Begin::Committed => {
+            let starts = Starts { first: First::Earliest, known: None, on_gap: OnOffsetGap::Continue };
+            offsets::resolve(consumer, &partitions, &starts)
+        }
         Begin::First => partitions
             .into_iter()
             .map(|partition| {
                 let (start, end) = consumer
                     .fetch_watermarks(&partition.topic, partition.partition, QUESTION_TIMEOUT)
                     .map_err(|error| Unresolved::Later(error.to_string()))?;
-                Ok(Extent { partition, start, end })
+                Ok(Extent { partition, start, end, fresh: true, gap: None })
             })
             .collect(),
     }

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rdkafka::consumer::Consumer;
+use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset as Position, TopicPartitionList};
 
+use super::super::config::First;
 use super::super::context::Rebalance;
 use super::super::lane::{Lane, Standing};
-use super::super::offsets::{self, Extent, Unresolved};
+use super::super::offsets::{self, Extent, Starts, Unresolved};
+use super::super::probe;
 use super::super::reader::KafkaReader;
 use super::{Closing, Opening, Poller};
 use crate::clock;
@@ -33,13 +35,23 @@ impl Poller {
                 self.releases.push(release);
                 continue;
             }
+            let mut stopped = Vec::new();
             for partition in &release.partitions {
                 if let Some(lane) = self.lanes.remove(partition) {
                     lane.shared.stand(Standing::Gone);
+                    if lane.paused || lane.moving {
+                        stopped.push(partition.clone());
+                    }
                 }
                 if let Some(closing) = &mut self.closing {
                     closing.left.remove(partition);
                 }
+            }
+            // The library keeps a pause beyond the assignment: a partition that came back would stay silent (S39).
+            if !stopped.is_empty()
+                && let Err(error) = self.consumer.resume(&offsets::list(&stopped))
+            {
+                tracing::debug!("fetching of what is given away cannot be switched: {error}");
             }
             self.unassign();
             let _ = release.done.send(());
@@ -58,10 +70,11 @@ impl Poller {
     /// Takes up the next change of the assignment when the last one is answered.
     pub(super) fn rebalance(&mut self) {
         self.open();
-        if let Some(closing) = self.closing.as_mut().filter(|closing| !closing.lost)
+        if let Some(closing) = &mut self.closing
+            && !closing.lost
             && self.consumer.assignment_lost()
         {
-            // Time ran out while workers were finishing: the claim to commit is gone with it, and they are to write nothing more (S48).
+            // Time ran out while workers were finishing: the claim to write and commit is gone with it (S48, S49).
             closing.lost = true;
             for partition in &closing.left {
                 if let Some(lane) = self.lanes.get(partition) {
@@ -104,7 +117,15 @@ impl Poller {
     fn open(&mut self) {
         let Some(opening) = self.opening.as_mut().filter(|opening| clock::instant() >= opening.due) else { return };
         let settings = &self.settings;
-        match offsets::resolve(&self.consumer, &opening.partitions, settings.first, settings.on_offset_gap) {
+        if settings.first == First::Latest && self.known.is_none() {
+            self.known = probe::partitions(&self.consumer, &settings.topics, offsets::QUESTION_TIMEOUT).ok();
+        }
+        let starts = Starts { first: settings.first, known: self.known.as_ref(), on_gap: settings.on_offset_gap };
+        let resolved = match (settings.first, &self.known) {
+            (First::Latest, None) => Err(Unresolved::Later("the brokers do not say what the topics hold".into())),
+            _ => offsets::resolve(&self.consumer, &opening.partitions, &starts),
+        };
+        match resolved {
             Ok(starts) => {
                 self.opening = None;
                 if let Err(error) = self.assign(starts) {
@@ -130,10 +151,16 @@ impl Poller {
         let limits = self.settings.limits;
         self.changed = Some(clock::instant());
         let mut list = TopicPartitionList::with_capacity(extents.len());
-        let (mut lanes, mut readers) = (Vec::new(), Vec::new());
+        let (mut lanes, mut readers, mut pins) = (Vec::new(), Vec::new(), TopicPartitionList::new());
         for extent in extents {
-            let Extent { partition, start, end } = &extent;
+            let Extent { partition, start, end, fresh, gap } = &extent;
             let (partition, start) = (partition.clone(), *start);
+            if let Some(gap) = gap {
+                self.passed_over(&partition, *gap);
+            }
+            if *fresh && self.settings.first == First::Latest {
+                pins.add_partition_offset(&partition.topic, partition.partition, Position::Offset(start))?;
+            }
             let end = Some(*end).filter(|_| self.settings.until_end);
             list.add_partition_offset(&partition.topic, partition.partition, Position::Offset(start))?;
             // Before the assignment: then nothing is ever fetched into the main queue, where it could not be held back.
@@ -157,6 +184,12 @@ impl Poller {
             lanes.push((partition, lane));
         }
         self.consumer.incremental_assign(&list)?;
+        // What "latest" is has been decided now. Decided again after a restart it would pass over what came in between.
+        if pins.count() > 0
+            && let Err(error) = self.consumer.commit(&pins, CommitMode::Async)
+        {
+            tracing::warn!("the starts of new partitions are not kept: {error}");
+        }
         self.lanes.extend(lanes);
         if !readers.is_empty() {
             self.outbox.push_back(Event::Assigned(readers));
