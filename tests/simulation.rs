@@ -182,6 +182,9 @@ fn nothing_lost_nothing_early_order_kept_under_seeded_faults() {
     );
     let mut failed = failed.into_inner().unwrap();
     failed.sort();
+    for (seed, violation) in failed.iter().take(20) {
+        println!("seed {seed}: {violation}");
+    }
     if let Some((seed, violation)) = failed.first() {
         panic!("{} of {seeds} seeds failed; seed {seed}: {violation}\nreplay: {}", failed.len(), replay_command(*seed));
     }

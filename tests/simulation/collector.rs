@@ -141,8 +141,14 @@ impl Collect for Collector {
 
     async fn window_complete(&self, window: &Window) -> Result<Option<Collected>, CallError> {
         let at = partition(&window.source);
-        // What an earlier window of these records yielded is void: they came again.
-        lock(&self.host.world).logs[at].hooked.retain(|offset, _| *offset < window.first);
+        {
+            // What an earlier window of these records yielded is void: they came again.
+            let mut world = lock(&self.host.world);
+            let claim = world.begin(self.host.member, Call::WindowHook, at, 0);
+            if world.logs[at].owner == Some(claim) {
+                world.logs[at].hooked.retain(|offset, _| *offset < window.first);
+            }
+        }
         let claim = self.host.call(Call::WindowHook, at, 0).await;
         let mut world = lock(&self.host.world);
         let answer = if world.chance(|weights| weights.backpressure / 2.0) {
@@ -166,8 +172,12 @@ impl Collect for Collector {
         if counts == [0; 3] {
             return Ok(None);
         }
-        world.logs[at].hooked.insert(window.last, counts);
-        let index = world.random.u32(0..window.records.max(1));
+        if world.logs[at].owner == Some(claim) {
+            world.logs[at].hooked.insert(window.last, counts);
+        }
+        world.note(format!("window [{at}] {} to {} yields {counts:?}", window.first, window.last));
+        // The row whose record the dead letter would show is the one under whose offset the payload stands.
+        let index = window.records.saturating_sub(1);
         let key = Some(World::key(at, window.last));
         let one = Payload { index, key, value: Some(OF_WINDOW.to_vec()), ..Payload::default() };
         let lists = KINDS.into_iter().zip(counts).map(|(kind, count)| (kind, vec![one.clone(); count as usize]));

@@ -92,7 +92,8 @@ impl World {
         let host = &mut self.members[member];
         if host.alive && !host.stopping {
             host.stopping = true;
-            host.stopped_at = Some((now, host.release_time(now)));
+            let heard = host.asleep_until.map_or(now, |until| until.max(now));
+            host.stopped_at = Some((heard, host.release_time(now)));
             host.stop.notify_one();
             self.mark("clean stop");
         }

@@ -71,7 +71,11 @@ impl World {
         for sink in [0, 2] {
             let mut last: BTreeMap<Vec<u8>, Offset> = BTreeMap::new();
             let mut newest = last.clone();
-            for write in self.durable[sink].iter().filter(|write| write.partition == partition && !write.zombie) {
+            for write in self.durable[sink].iter().filter(|write| write.partition == partition) {
+                // The window's own payloads belong to windows, which are cut anew when their records come again.
+                if write.zombie || write.window {
+                    continue;
+                }
                 let key = Self::key(partition, write.offset);
                 last.insert(key.clone(), write.offset);
                 let dead = self.dead.contains(&(Some(sink), partition, write.offset))

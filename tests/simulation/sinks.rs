@@ -159,10 +159,10 @@ impl Sink for Direct {
         if world.chance(|weights| weights.sync_fault) {
             world.mark("sync failed");
             world.claims[claim].excused = true;
-            world.lose_unsynced(at);
+            world.lose_unsynced(self.host.member, at);
             return Err(CallError::Retry(fault("fsync failed")));
         }
-        world.synced(at);
+        world.synced(self.host.member, at);
         Ok(())
     }
 }

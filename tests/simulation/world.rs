@@ -26,6 +26,13 @@ pub struct Write {
     pub member: usize,
 }
 
+impl Write {
+    fn name(&self) -> String {
+        let window = if self.window { " of a window" } else { "" };
+        format!("[{}]@{}.{}{window}", self.partition, self.offset, self.ordinal)
+    }
+}
+
 #[derive(Debug, Default)]
 pub struct Log {
     /// Offsets that hold a record, ascending, with gaps.
@@ -182,6 +189,10 @@ impl World {
     /// A destination writes rows of one call, in order.
     pub fn write(&mut self, claim: usize, sink: usize, writes: impl IntoIterator<Item = Write>) {
         let standing = self.claims[claim].standing;
+        let writes: Vec<Write> = writes.into_iter().collect();
+        if let (Some(first), Some(last)) = (writes.first(), writes.last()) {
+            self.note(format!("{} takes {} to {} under claim {claim}", SINKS[sink], first.name(), last.name()));
+        }
         for mut write in writes {
             match standing {
                 Standing::Held | Standing::Leaving => {}
@@ -204,10 +215,11 @@ impl World {
         self.durable[sink].push(write);
     }
 
-    /// What the file sink wrote for a partition is on the disk.
-    pub fn synced(&mut self, partition: usize) {
-        let (kept, open): (Vec<Write>, Vec<Write>) =
-            std::mem::take(&mut self.unsynced).into_iter().partition(|write| write.partition == partition);
+    /// What a member's file sink wrote for a partition is on its disk.
+    pub fn synced(&mut self, member: usize, partition: usize) {
+        let (kept, open): (Vec<Write>, Vec<Write>) = std::mem::take(&mut self.unsynced)
+            .into_iter()
+            .partition(|write| write.member == member && write.partition == partition);
         self.unsynced = open;
         for write in kept {
             self.settle_write(1, write);
@@ -215,8 +227,8 @@ impl World {
     }
 
     /// A failed sync may have thrown the written pages away.
-    pub fn lose_unsynced(&mut self, partition: usize) {
-        self.unsynced.retain(|write| write.partition != partition);
+    pub fn lose_unsynced(&mut self, member: usize, partition: usize) {
+        self.unsynced.retain(|write| write.member != member || write.partition != partition);
     }
 
     /// So does a power cut.

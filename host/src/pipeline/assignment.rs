@@ -56,7 +56,7 @@ impl<C: Clock> Assignment<C> {
         for partition in &partitions {
             tracing::info!(%partition, lost, "leaving");
             if let Some(sender) = self.orders.get(partition) {
-                sender.send_replace(order);
+                sender.send_modify(|current| *current = current.and(order));
                 open.push(partition.clone());
             }
         }
