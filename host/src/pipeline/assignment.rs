@@ -60,6 +60,12 @@ impl<C: Clock> Assignment<C> {
                 open.push(partition.clone());
             }
         }
+        // A loss that overtakes a revocation lets its partitions go alone: named a second time, one that was given to us
+        // again meanwhile would be let go under its worker.
+        for earlier in &mut self.leaving {
+            earlier.all.retain(|partition| !partitions.contains(partition));
+            earlier.open.retain(|partition| !partitions.contains(partition));
+        }
         self.leaving.push(Leaving { all: partitions, open });
         self.release(source).await;
     }
@@ -101,7 +107,7 @@ impl<C: Clock> Assignment<C> {
         let (done, waiting) = std::mem::take(&mut self.leaving).into_iter().partition(|one| one.open.is_empty());
         self.leaving = waiting;
         let done: Vec<Leaving> = done;
-        for leaving in done {
+        for leaving in done.into_iter().filter(|leaving| !leaving.all.is_empty()) {
             source.release(leaving.all).await;
         }
     }

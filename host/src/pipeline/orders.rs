@@ -89,3 +89,20 @@ pub async fn interrupted<C: Clock>(
         order = order.and(next);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Order;
+
+    /// S46, S48, S55: of two ends the nearer deadline stands, nothing is committed late once the partition is wanted by
+    /// others, and nothing undoes a loss.
+    #[test]
+    fn s46_of_two_orders_the_stricter_stands() {
+        let close = |deadline, commit_late| Order::Close { deadline, commit_late };
+        assert_eq!(close(30, true).and(close(10, false)), close(10, false));
+        assert_eq!(close(1, true).and(close(10, false)), close(1, false));
+        assert_eq!(close(10, false).and(Order::Drop), Order::Drop);
+        assert_eq!(Order::Drop.and(close(10, false)), Order::Drop);
+        assert_eq!(Order::Serve.and(close(10, true)), close(10, true));
+    }
+}

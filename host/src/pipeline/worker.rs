@@ -173,11 +173,10 @@ impl<R: Reader, C: Clock> Worker<R, C> {
                 self.shared.counters.aborts.add(1);
                 let to = self.core.watermark();
                 match abort {
-                    Abort::Backpressure(_) => self.refused += 1,
-                    _ => self.refused = 0,
-                }
-                match abort {
-                    Abort::Backpressure(_) => tracing::info!(partition = %self.source, %fault, "backpressure"),
+                    Abort::Backpressure(_) => {
+                        self.refused += 1;
+                        tracing::info!(partition = %self.source, %fault, "backpressure");
+                    }
                     _ => tracing::warn!(partition = %self.source, %fault, to, "starting over from the watermark"),
                 }
                 if !self.core.abort(abort) {
