@@ -1,40 +1,51 @@
-//! Destinations, the dead letter queue and a collector that fail as the world's dice say.
+//! Destinations that fail as the world's dice say.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tidegate::collect::{Collect, Collected, DeliveryError};
-use tidegate::model::{Action, Answer, Batch, CallError, Failure, Fault, Payload, SinkKind, TopicPartition};
-use tidegate::pipeline::dlq::{DeadLetters, Letter};
+use tidegate::model::{Answer, Batch, CallError, Failure, Fault, TopicPartition};
 use tidegate::sink::{Description, Sink, Style};
 
-use super::world::{SINKS, Shared, Write, lock};
+use super::call::{Call, Host};
+use super::world::{World, Write, lock};
 
-fn partition(source: &TopicPartition) -> usize {
+pub fn partition(source: &TopicPartition) -> usize {
     usize::try_from(source.partition).unwrap_or(0)
 }
 
-fn writes(batch: &Batch) -> Vec<Write> {
+pub fn fault(what: &str) -> Fault {
+    Fault::destination(format!("simulated: {what}"))
+}
+
+fn writes(batch: &Batch, member: usize) -> Vec<Write> {
+    let partition = partition(&batch.source);
     batch
         .rows()
-        .map(|row| Write { partition: partition(&batch.source), offset: row.offset, ordinal: row.ordinal })
+        .map(|row| Write {
+            partition,
+            offset: row.offset,
+            ordinal: row.ordinal,
+            window: row.value == Some(super::collector::OF_WINDOW),
+            zombie: false,
+            member,
+        })
         .collect()
 }
 
-fn fault(what: &str) -> Fault {
-    Fault::destination(format!("simulated: {what}"))
+/// How long a destination asks to wait: nothing, now and then, and often the same again.
+pub fn patience(world: &mut World) -> Duration {
+    let most = [0, 0, 200, 4_000][world.random.usize(0..4)];
+    Duration::from_millis(world.random.u64(0..=most))
 }
 
 /// Draws what a call answers. Rows that fail are left out of what is written; a whole-call fault may still have written
 /// a part, as a connection that breaks half-way does.
-fn draw(world: &Shared, sink: usize, rows: &[Write]) -> (Vec<Write>, Answer) {
-    let mut world = lock(world);
+fn draw(world: &mut World, sink: usize, rows: &[Write]) -> (Vec<Write>, Answer) {
     if world.chance(|weights| weights.backpressure) {
         world.mark("backpressure");
-        let wait = world.random.u64(0..4_000);
-        return (Vec::new(), Err(CallError::Backpressure(Duration::from_millis(wait))));
+        return (Vec::new(), Err(CallError::Backpressure(patience(world))));
     }
     if world.chance(|weights| weights.call_retry) {
         world.mark("call failed");
@@ -78,22 +89,48 @@ fn draw(world: &Shared, sink: usize, rows: &[Write]) -> (Vec<Write>, Answer) {
     (written, Ok(failures))
 }
 
-async fn think(world: &Shared) {
-    let (pause, hang) = {
-        let mut world = lock(world);
-        let hang = world.chance(|weights| weights.hang);
-        (world.pause(), hang)
-    };
-    tokio::time::sleep(pause).await;
-    if hang {
-        lock(world).mark("call hung");
-        tokio::time::sleep(Duration::from_secs(45)).await;
+impl Host {
+    /// Writes rows by a call that takes its time and may hang: a part at once, the rest when it answers. Given up in
+    /// between, the part stays.
+    async fn write(&self, call: Call, sink: usize, at: usize, rows: &[Write]) -> Answer {
+        let (claim, mut written, answer, pause) = {
+            let mut world = lock(&self.world);
+            let claim = world.begin(self.member, call, at, sink);
+            let (mut written, answer) = draw(&mut world, sink, rows);
+            let at_once = if world.random.bool() { world.random.usize(0..=written.len()) } else { 0 };
+            let rest = written.split_off(at_once);
+            world.write(claim, sink, written);
+            if answer.as_ref().map_or(true, |failures| !failures.is_empty()) {
+                world.claims[claim].excused = true;
+            }
+            let hit = world.point(self.member, call, Some(claim));
+            let mut pause = world.pause(hit);
+            if world.chance(|weights| weights.hang) {
+                world.mark("call hung");
+                world.claims[claim].excused = true;
+                pause += Duration::from_secs(45);
+            }
+            (claim, rest, answer, pause)
+        };
+        tokio::time::sleep(pause).await;
+        self.gate().await;
+        let mut world = lock(&self.world);
+        world.write(claim, sink, written.drain(..));
+        world.answered(claim, call, sink, wait(&answer));
+        answer
+    }
+}
+
+pub fn wait<T>(answer: &Result<T, CallError>) -> Option<Duration> {
+    match answer {
+        Err(CallError::Backpressure(wait)) => Some(*wait),
+        _ => None,
     }
 }
 
 /// Writes at once. As `files`, what it wrote counts only once it is synced.
 pub struct Direct {
-    pub world: Shared,
+    pub host: Host,
     pub sink: usize,
 }
 
@@ -108,31 +145,31 @@ impl Sink for Direct {
     }
 
     async fn deliver(&self, batch: &Arc<Batch>) -> Answer {
-        think(&self.world).await;
-        let (written, answer) = draw(&self.world, self.sink, &writes(batch));
-        lock(&self.world).write(self.sink, written);
-        answer
+        let rows = writes(batch, self.host.member);
+        self.host.write(Call::Deliver, self.sink, partition(&batch.source), &rows).await
     }
 
     async fn sync(&self, source: &TopicPartition) -> Result<(), CallError> {
         if self.sink != 1 {
             return Ok(());
         }
-        think(&self.world).await;
-        let mut world = lock(&self.world);
+        let at = partition(source);
+        let claim = self.host.call(Call::Sync, at, self.sink).await;
+        let mut world = lock(&self.host.world);
         if world.chance(|weights| weights.sync_fault) {
             world.mark("sync failed");
-            world.lose_unsynced(Some(partition(source)));
+            world.claims[claim].excused = true;
+            world.lose_unsynced(self.host.member, at);
             return Err(CallError::Retry(fault("fsync failed")));
         }
-        world.synced(partition(source));
+        world.synced(self.host.member, at);
         Ok(())
     }
 }
 
 /// Buffers in an instance that a trap takes away, with the rows of every partition.
 pub struct Buffering {
-    pub world: Shared,
+    pub host: Host,
     state: Mutex<Instance>,
 }
 
@@ -151,8 +188,8 @@ struct Buffer {
 }
 
 impl Buffering {
-    pub fn new(world: Shared) -> Self {
-        Self { world, state: Mutex::default() }
+    pub fn new(host: Host) -> Self {
+        Self { host, state: Mutex::default() }
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, Instance> {
@@ -164,10 +201,21 @@ impl Buffering {
         let state = self.state();
         match state.buffers.get(&partition) {
             Some(buffer) if buffer.generation != state.generation => {
+                let mut world = lock(&self.host.world);
+                world.mark("buffer lost with its instance");
+                let claims = world.claims_of(self.host.member, |_| true);
+                for claim in claims {
+                    world.claims[claim].excused |= world.claims[claim].partition == partition;
+                }
                 Err(CallError::BufferLost(Fault::plugin("simulated: the instance was replaced")))
             }
             _ => Ok(()),
         }
+    }
+
+    fn show(&self, partition: usize) {
+        let rows = self.state().buffers.get(&partition).map_or(0, |buffer| buffer.rows.len());
+        lock(&self.host.world).buffers.insert((self.host.member, partition), rows);
     }
 }
 
@@ -186,37 +234,47 @@ impl Sink for Buffering {
     }
 
     async fn add(&self, batch: &Arc<Batch>) -> Answer {
-        think(&self.world).await;
-        let partition = partition(&batch.source);
-        self.held(partition)?;
-        let (taken, answer) = draw(&self.world, 2, &writes(batch));
-        let mut state = self.state();
-        if matches!(answer, Err(CallError::Trap(_))) {
-            state.generation += 1;
+        let at = partition(&batch.source);
+        let claim = self.host.call(Call::Add, at, 2).await;
+        self.held(at)?;
+        let (taken, answer) = {
+            let mut world = lock(&self.host.world);
+            let (taken, answer) = draw(&mut world, 2, &writes(batch, self.host.member));
+            if answer.as_ref().map_or(true, |failures| !failures.is_empty()) {
+                world.claims[claim].excused = true;
+            }
+            world.answered(claim, Call::Add, 2, wait(&answer));
+            (taken, answer)
+        };
+        {
+            let mut state = self.state();
+            if matches!(answer, Err(CallError::Trap(_))) {
+                state.generation += 1;
+            }
+            if let Ok(failures) = &answer {
+                let generation = state.generation;
+                let buffer = state.buffers.entry(at).or_insert(Buffer { generation, ..Buffer::default() });
+                let refused: Vec<u32> = failures.iter().map(|failure| failure.index).collect();
+                let places = (0..u32::try_from(batch.len()).unwrap_or(0)).filter(|row| !refused.contains(row));
+                let given = buffer.given;
+                buffer.rows.extend(places.map(|row| given + row).zip(taken));
+                buffer.given += u32::try_from(batch.len()).unwrap_or(0);
+            }
         }
-        if let Ok(failures) = &answer {
-            let generation = state.generation;
-            let buffer = state.buffers.entry(partition).or_insert(Buffer { generation, ..Buffer::default() });
-            let refused: Vec<u32> = failures.iter().map(|failure| failure.index).collect();
-            let places = (0..u32::try_from(batch.len()).unwrap_or(0)).filter(|row| !refused.contains(row));
-            let given = buffer.given;
-            buffer.rows.extend(places.map(|row| given + row).zip(taken));
-            buffer.given += u32::try_from(batch.len()).unwrap_or(0);
-        }
+        self.show(at);
         answer
     }
 
     async fn flush(&self, source: &TopicPartition) -> Answer {
-        think(&self.world).await;
-        let partition = partition(source);
-        self.held(partition)?;
-        let buffer = self.state().buffers.remove(&partition).unwrap_or_default();
+        let at = partition(source);
+        self.held(at)?;
+        let buffer = self.state().buffers.remove(&at).unwrap_or_default();
+        self.show(at);
         let rows: Vec<Write> = buffer.rows.iter().map(|(_, write)| *write).collect();
-        let (written, answer) = draw(&self.world, 2, &rows);
+        let answer = self.host.write(Call::Flush, 2, at, &rows).await;
         if matches!(answer, Err(CallError::Trap(_))) {
             self.state().generation += 1;
         }
-        lock(&self.world).write(2, written);
         answer.map(|failures| {
             failures
                 .into_iter()
@@ -226,123 +284,17 @@ impl Sink for Buffering {
     }
 
     async fn discard(&self, source: &TopicPartition) {
-        self.state().buffers.remove(&partition(source));
-    }
-}
-
-pub struct Queue {
-    pub world: Shared,
-}
-
-#[async_trait]
-impl DeadLetters for Queue {
-    async fn send(&self, letters: &[Letter]) -> Result<(), Fault> {
-        think(&self.world).await;
-        let mut world = lock(&self.world);
-        if world.chance(|weights| weights.dlq_fault) {
-            world.mark("dead letter queue failed");
-            return Err(fault("dead letter queue down"));
-        }
-        for letter in letters {
-            let name = format!("{}/{}", letter.sink_type, letter.sink_name);
-            let sink = SINKS.iter().position(|sink| *sink == name);
-            world.mark(if sink.is_some() { "payload dead-lettered" } else { "record dead-lettered" });
-            let at = partition(&letter.source);
-            if !world.logs[at].ours {
-                world.violate(format!("a dead letter was written for a partition that is not ours: [{at}]"));
-            }
-            world.dead.insert((sink, at, letter.offset));
-        }
-        Ok(())
-    }
-
-    async fn connect(&self) -> Result<(), Fault> {
-        Ok(())
-    }
-
-    async fn close(&self) {}
-}
-
-pub struct Collector {
-    pub world: Shared,
-}
-
-impl Collector {
-    /// Traps on poisonous records, always; and on a throw of the dice.
-    async fn enter(&self, batch: &Batch) -> Result<(), CallError> {
-        think(&self.world).await;
-        let mut world = lock(&self.world);
-        let at = partition(&batch.source);
-        if let Some(offset) = batch.offsets.iter().find(|offset| world.poison.contains(&(at, **offset))) {
-            let offset = *offset;
-            world.mark("poison");
-            return Err(CallError::Trap(Fault::plugin(format!("simulated: poison at {offset}"))));
-        }
-        if world.chance(|weights| weights.collect_fault) {
-            world.mark("collect failed");
-            return Err(match world.random.u8(0..4) {
-                0 => CallError::Backpressure(Duration::from_millis(50)),
-                1 => CallError::Timeout(fault("a look-up hung")),
-                2 => CallError::BufferLost(Fault::plugin("simulated: replaced in between")),
-                _ => CallError::Retry(fault("a look-up failed")),
-            });
-        }
-        Ok(())
-    }
-}
-
-#[async_trait]
-impl Collect for Collector {
-    async fn collect(&self, batch: &Arc<Batch>) -> Result<Collected, CallError> {
-        self.enter(batch).await?;
-        let mut world = lock(&self.world);
-        world.mark("collect call");
-        let at = partition(&batch.source);
-        let mut lists: Vec<(SinkKind, Vec<Payload>)> =
-            [SinkKind::Kafka, SinkKind::Filesystem, SinkKind::Plugin].map(|kind| (kind, Vec::new())).into();
-        let mut failed = Vec::new();
-        for (index, offset) in (0..).zip(&batch.offsets) {
-            if world.chance(|weights| weights.row_retry / 4.0) {
-                world.mark("collect row to retry");
-                failed.push(Failure::retry(index, "simulated"));
-            }
-            for (sink, (_, list)) in lists.iter_mut().enumerate() {
-                for _ in 0..world.yields(sink, at, *offset) {
-                    let key = Some(super::world::World::key(at, *offset));
-                    list.push(Payload { index, key, value: Some(b"{}".to_vec()), ..Payload::default() });
-                }
-            }
-        }
-        Ok(Collected::Payloads { payloads: lists, failed })
-    }
-
-    async fn probe(&self, batch: &Arc<Batch>) -> Result<(), CallError> {
-        self.enter(batch).await
-    }
-
-    fn has_delivery_hook(&self) -> bool {
-        true
-    }
-
-    async fn delivery_error(&self, error: &DeliveryError) -> Action {
-        think(&self.world).await;
-        let mut world = lock(&self.world);
-        match world.random.u8(0..10) {
-            0 => Action::Dlq,
-            1 => {
-                world.mark("payload skipped");
-                let name = format!("{}/{}", error.kind, error.name);
-                let sink = SINKS.iter().position(|sink| *sink == name);
-                let at = partition(&error.source);
-                world.dead.extend(error.offsets.iter().map(|offset| (sink, at, *offset)));
-                Action::Skip
-            }
-            2 => Action::Abort,
-            3 => Action::Backpressure(Duration::from_millis(20)),
-            _ => {
-                world.mark("payload retried");
-                Action::Retry
-            }
-        }
+        let at = partition(source);
+        let claim = {
+            let mut world = lock(&self.host.world);
+            let claim = world.begin(self.host.member, Call::Discard, at, 2);
+            world.point(self.host.member, Call::Discard, Some(claim));
+            claim
+        };
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        self.host.gate().await;
+        lock(&self.host.world).note(format!("discard [{at}] under claim {claim}"));
+        self.state().buffers.remove(&at);
+        self.show(at);
     }
 }

@@ -1,4 +1,4 @@
-//! A consumer group of one, whose partitions come and go as the world's dice say.
+//! A member of the group as the pipeline sees it: changes of the assignment, and readers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,78 +6,122 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tidegate::model::{Batch, Fault, Offset, TopicPartition};
 use tidegate::source::{CommitError, Event, Read, Reader, Source};
+use tokio::time::Instant;
 
-use super::world::{Shared, TOPIC, World, Write, lock};
+use super::call::{Call, Host};
+use super::group::Standing;
+use super::member::Change;
+use super::world::{TOPIC, World, lock};
 
-/// What happens to the assignment, and when.
-enum Plan {
-    Assign(usize),
-    Take { lost: bool },
+/// How long letting a partition go waits for a commit that is on its way, as the Kafka source does.
+const COMMIT_PATIENCE: Duration = Duration::from_secs(10);
+
+fn name(partition: usize) -> TopicPartition {
+    TopicPartition::new(TOPIC, i32::try_from(partition).unwrap_or(0))
 }
 
 pub struct FakeSource {
-    world: Shared,
-    plans: Vec<(tokio::time::Instant, Plan)>,
+    pub host: Host,
 }
 
 impl FakeSource {
-    /// All partitions come within the first second; revocations and losses are strewn over `life`.
-    pub fn new(world: Shared, life: Duration) -> Self {
-        let now = tokio::time::Instant::now();
-        let mut plans = Vec::new();
-        {
-            let mut world = lock(&world);
-            for partition in 0..world.logs.len() {
-                world.logs[partition].ours = false;
-                plans.push((now + Duration::from_millis(world.random.u64(0..1_000)), Plan::Assign(partition)));
+    /// The next change that is due, or when to look again.
+    fn take(&self) -> Result<Event<FakeReader>, Option<Instant>> {
+        let mut guard = lock(&self.host.world);
+        let world = &mut *guard;
+        let member = self.host.member;
+        loop {
+            if let Some(Change::Lost { at, .. }) = world.members[member].changes.front()
+                && *at > Instant::now()
+            {
+                return Err(Some(*at));
             }
-            let span = u64::try_from(life.as_millis()).unwrap_or(1).max(1);
-            for _ in 0..6 {
-                for lost in [true, false] {
-                    if world.chance(|weights| if lost { weights.lose } else { weights.revoke }) {
-                        let at = now + Duration::from_millis(world.random.u64(0..span));
-                        plans.push((at, Plan::Take { lost }));
+            match world.members[member].changes.pop_front().ok_or(None)? {
+                Change::Assigned(claim) => {
+                    if world.claims[claim].standing == Standing::Coming {
+                        return Ok(Event::Assigned(vec![self.reader(world, claim)]));
                     }
                 }
-            }
-        }
-        let mut source = Self { world, plans };
-        source.sort();
-        source
-    }
-
-    fn sort(&mut self) {
-        // The latest first, so that the next one is popped from the end; stable, so a seed repeats.
-        self.plans.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
-    }
-
-    /// Another member serves a partition for a while; it comes back later.
-    fn give_away(&mut self, partitions: &[usize]) {
-        let mut world = lock(&self.world);
-        for &partition in partitions {
-            if world.chance(|weights| weights.foreign) {
-                world.mark("another member went on");
-                let done = world.random.usize(1..6);
-                let log = &mut world.logs[partition];
-                let next: Vec<Offset> =
-                    log.offsets.iter().copied().filter(|offset| *offset >= log.committed).take(done).collect();
-                if let Some(last) = next.last() {
-                    log.committed = last + 1;
+                Change::Revoked(claims) => {
+                    let now = Instant::now();
+                    let released = world.members[member].release_time(now);
+                    for &claim in &claims {
+                        let claim = &mut world.claims[claim];
+                        if claim.standing == Standing::Held {
+                            claim.standing = Standing::Leaving;
+                        }
+                        claim.told = Some((now, released));
+                    }
+                    world.note(format!("member {member} is told to leave {claims:?}"));
+                    world.mark("partition revoked");
+                    return Ok(Event::Revoked(claims.iter().map(|one| name(world.claims[*one].partition)).collect()));
                 }
-                log.foreign.extend(next.iter().copied());
-                for sink in 0..3 {
-                    for &offset in &next {
-                        for ordinal in 0..world.yields(sink, partition, offset) {
-                            world.durable[sink].push(Write { partition, offset, ordinal });
+                Change::Lost { mut claims, .. } => {
+                    claims.retain(|claim| world.claims[*claim].standing == Standing::Fenced);
+                    if claims.is_empty() {
+                        continue;
+                    }
+                    for &claim in &claims {
+                        world.claims[claim].standing = Standing::Told;
+                        if world.claims[claim].revoking {
+                            world.mark("a loss overtook a revocation");
                         }
                     }
+                    world.note(format!("member {member} is told that {claims:?} are lost"));
+                    world.mark("partition lost");
+                    return Ok(Event::Lost(claims.iter().map(|one| name(world.claims[*one].partition)).collect()));
                 }
             }
-            let back = tokio::time::Instant::now() + Duration::from_millis(world.random.u64(0..5_000));
-            self.plans.push((back, Plan::Assign(partition)));
         }
-        drop(world);
-        self.sort();
+    }
+
+    fn reader(&self, world: &mut World, claim: usize) -> FakeReader {
+        let (member, at) = (self.host.member, world.claims[claim].partition);
+        let start = world.logs[at].committed;
+        world.claims[claim].standing = Standing::Held;
+        world.note(format!("assign [{at}] at {start} to member {member} as claim {claim}"));
+        if let Some(rows) = world.buffers.get(&(member, at)).copied().filter(|rows| *rows > 0) {
+            world.violate(format!("[{at}] comes to a member that still buffers {rows} rows of an earlier claim (S26)"));
+        }
+        let limit = world.random.usize(1..20);
+        FakeReader { host: self.host.clone(), partition: name(at), at, claim, start, next: start, limit, lies: 0 }
+    }
+
+    /// Lets claims go, after the commits on their way.
+    async fn let_go(&self, claims: Vec<usize>) {
+        let now = Instant::now();
+        {
+            let mut world = lock(&self.host.world);
+            for &claim in &claims {
+                world.check_budget(claim, now);
+            }
+            world.members[self.host.member].releasing = Some(now);
+        }
+        if let Some(claim) = claims.first() {
+            let partition = lock(&self.host.world).claims[*claim].partition;
+            self.host.call(Call::Release, partition, 0).await;
+        }
+        for &claim in &claims {
+            let turn = lock(&self.host.world).claims[claim].turn.clone();
+            if turn.try_lock().is_err() {
+                lock(&self.host.world).mark("release waited for a commit");
+                let _ = tokio::time::timeout(COMMIT_PATIENCE, turn.lock()).await;
+            }
+        }
+        self.host.gate().await;
+        let mut world = lock(&self.host.world);
+        world.note(format!("member {} lets {claims:?} go", self.host.member));
+        for claim in claims {
+            let partition = world.claims[claim].partition;
+            if world.logs[partition].owner == Some(claim) {
+                world.logs[partition].owner = None;
+            }
+            world.claims[claim].standing = Standing::Gone;
+        }
+        let spent = now.elapsed();
+        let member = &mut world.members[self.host.member];
+        member.releasing = None;
+        member.released += spent;
     }
 }
 
@@ -86,84 +130,41 @@ impl Source for FakeSource {
     type Reader = FakeReader;
 
     async fn next(&mut self) -> Event<FakeReader> {
+        let bell = lock(&self.host.world).members[self.host.member].bell.clone();
         loop {
-            let Some((at, _)) = self.plans.last() else {
-                std::future::pending::<()>().await;
-                continue;
-            };
-            tokio::time::sleep_until(*at).await;
-            let Some((_, plan)) = self.plans.pop() else { continue };
-            let mut world = lock(&self.world);
-            match plan {
-                Plan::Assign(partition) => {
-                    world.logs[partition].ours = true;
-                    world.logs[partition].leaving = false;
-                    let start = world.logs[partition].committed;
-                    world.note(format!("assign [{partition}] at {start}"));
-                    let limit = world.random.usize(1..20);
-                    return Event::Assigned(vec![FakeReader {
-                        world: self.world.clone(),
-                        partition: TopicPartition::new(TOPIC, i32::try_from(partition).unwrap_or(0)),
-                        at: partition,
-                        start,
-                        next: start,
-                        limit,
-                        lies: 0,
-                    }]);
-                }
-                Plan::Take { lost } => {
-                    let ours: Vec<usize> = (0..world.logs.len())
-                        .filter(|partition| world.logs[*partition].ours && !world.logs[*partition].leaving)
-                        .collect();
-                    let taken: Vec<usize> = ours.into_iter().filter(|_| world.random.bool()).collect();
-                    if taken.is_empty() {
-                        continue;
-                    }
-                    world.note(format!("take {taken:?} lost={lost}"));
-                    world.mark(if lost { "partition lost" } else { "partition revoked" });
-                    let names = taken
-                        .iter()
-                        .map(|partition| TopicPartition::new(TOPIC, i32::try_from(*partition).unwrap_or(0)))
-                        .collect();
-                    if lost {
-                        for &partition in &taken {
-                            world.logs[partition].ours = false;
-                        }
-                        return Event::Lost(names);
-                    }
-                    for &partition in &taken {
-                        world.logs[partition].leaving = true;
-                    }
-                    return Event::Revoked(names);
+            self.host.gate().await;
+            match self.take() {
+                Ok(event) => return event,
+                Err(None) => bell.notified().await,
+                Err(Some(at)) => {
+                    let _ = tokio::time::timeout_at(at, bell.notified()).await;
                 }
             }
         }
     }
 
     async fn release(&mut self, partitions: Vec<TopicPartition>) {
-        let released: Vec<usize> =
-            partitions.iter().map(|partition| usize::try_from(partition.partition).unwrap_or(0)).collect();
-        {
-            let mut world = lock(&self.world);
-            world.note(format!("release {released:?}"));
-            for &partition in &released {
-                world.logs[partition].ours = false;
-            }
-        }
-        self.give_away(&released);
+        let claims = {
+            let world = lock(&self.host.world);
+            let named = |at: usize| partitions.iter().any(|partition| *partition == name(at));
+            let mut claims = world.claims_of(self.host.member, |standing| standing != Standing::Gone);
+            claims.retain(|claim| named(world.claims[*claim].partition));
+            claims
+        };
+        self.let_go(claims).await;
     }
 
     async fn close(&mut self) {
-        for log in &mut lock(&self.world).logs {
-            log.ours = false;
-        }
+        let claims = lock(&self.host.world).claims_of(self.host.member, |standing| standing != Standing::Gone);
+        self.let_go(claims).await;
     }
 }
 
 pub struct FakeReader {
-    world: Shared,
+    host: Host,
     partition: TopicPartition,
     at: usize,
+    claim: usize,
     start: Offset,
     next: Offset,
     limit: usize,
@@ -181,15 +182,16 @@ impl Reader for FakeReader {
     }
 
     async fn read(&mut self) -> Result<Read, Fault> {
-        let pause = lock(&self.world).pause();
-        tokio::time::sleep(pause).await;
+        self.host.call(Call::Read, self.at, 0).await;
         let (offsets, end) = {
-            let mut world = lock(&self.world);
+            let mut world = lock(&self.host.world);
             let most = world.random.usize(1..=self.limit);
+            // A paused partition is not fetched, and neither is one that is being taken (S50).
+            let open = world.claims[self.claim].standing == Standing::Held && !world.claims[self.claim].paused;
             let log = &world.logs[self.at];
-            let offsets: Vec<Offset> =
-                log.offsets.iter().copied().filter(|offset| *offset >= self.next).take(most).collect();
-            (offsets, log.end)
+            let shown = log.offsets.iter().take(if open { log.shown } else { 0 });
+            let offsets: Vec<Offset> = shown.copied().filter(|offset| *offset >= self.next).take(most).collect();
+            (offsets, if open && log.shown == log.offsets.len() { log.end } else { self.next })
         };
         if let Some(last) = offsets.last() {
             self.next = last + 1;
@@ -197,7 +199,7 @@ impl Reader for FakeReader {
             for offset in offsets {
                 batch.push(offset, offset, Some(&World::key(self.at, offset)), Some(b"{}"));
             }
-            lock(&self.world).mark("window");
+            lock(&self.host.world).mark("window");
             return Ok(Read::Records(Arc::new(batch)));
         }
         if self.next < end {
@@ -208,18 +210,25 @@ impl Reader for FakeReader {
     }
 
     async fn rewind(&mut self, to: Offset) -> Result<(), Fault> {
-        let pause = lock(&self.world).pause();
-        tokio::time::sleep(pause).await;
-        let mut world = lock(&self.world);
-        world.note(format!("rewind [{}] to {to}", self.at));
+        self.host.call(Call::Rewind, self.at, 0).await;
+        let mut world = lock(&self.host.world);
+        world.note(format!("rewind [{}] to {to} under claim {}", self.at, self.claim));
         world.mark("rewind");
+        if !std::mem::take(&mut world.claims[self.claim].excused) {
+            world.violate(format!("[{}] was rewound to {to} though nothing of it had failed (S50)", self.at));
+        }
+        if let Some(rows) = world.buffers.get(&(self.host.member, self.at)).copied().filter(|rows| *rows > 0) {
+            world.violate(format!("[{}] was rewound with {rows} rows still in a buffer (S26)", self.at));
+        }
         if world.chance(|weights| weights.seek_fault) {
             world.mark("seek failed");
+            world.claims[self.claim].excused = true;
             return Err(Fault::host("simulated: seek failed"));
         }
         // S34a: a seek that says it worked and did not. Never often enough in a row to pass for a deleted record.
         if self.lies < 2 && world.chance(|weights| weights.seek_lie) {
             world.mark("seek lied");
+            world.claims[self.claim].excused = true;
             self.lies += 1;
             return Ok(());
         }
@@ -228,27 +237,57 @@ impl Reader for FakeReader {
         Ok(())
     }
 
-    async fn set_paused(&mut self, _paused: bool) -> Result<(), Fault> {
+    async fn set_paused(&mut self, paused: bool) -> Result<(), Fault> {
+        self.host.call(Call::SetPaused, self.at, 0).await;
+        lock(&self.host.world).claims[self.claim].paused = paused;
         Ok(())
     }
 
     async fn commit(&mut self, offset: Offset) -> Result<(), CommitError> {
-        let pause = lock(&self.world).pause();
-        tokio::time::sleep(pause).await;
-        let mut world = lock(&self.world);
-        if world.chance(|weights| weights.commit_fault) {
-            world.mark("commit failed");
-            let late = world.random.bool();
-            if late {
-                // The broker took it, only the answer was lost.
-                world.commit(self.at, offset);
+        let turn = lock(&self.host.world).claims[self.claim].turn.clone();
+        let turn = turn.lock_owned().await;
+        let flight = {
+            let mut world = lock(&self.host.world);
+            let (member, claim) = (self.host.member, self.claim);
+            world.begin(member, Call::Commit, self.at, 0);
+            let hit = world.point(member, Call::Commit, Some(claim));
+            // No longer than the broker may take: the source waits for it before it lets the partition go.
+            world.pause(hit).min(Duration::from_secs(4))
+        };
+        let (shared, claim) = (self.host.world.clone(), self.claim);
+        let asking = Arc::new(());
+        let asked = Arc::downgrade(&asking);
+        // On its way it cannot be called back: given up, it still arrives.
+        let answer = tokio::spawn(async move {
+            let _turn = turn;
+            tokio::time::sleep(flight).await;
+            let mut world = lock(&shared);
+            if asked.upgrade().is_none() {
+                world.mark("commit arrived after it was given up");
             }
-            return match world.random.u8(0..3) {
-                0 => Err(CommitError::Stale("simulated".into())),
-                _ => Err(CommitError::Retry(Fault::host("simulated: commit failed"))),
-            };
-        }
-        world.commit(self.at, offset);
-        Ok(())
+            land(&mut world, claim, offset)
+        })
+        .await;
+        drop(asking);
+        self.host.gate().await;
+        answer.unwrap_or_else(|error| Err(CommitError::Retry(Fault::host(error.to_string()))))
     }
+}
+
+fn land(world: &mut World, claim: usize, offset: Offset) -> Result<(), CommitError> {
+    let refused = || CommitError::Stale("simulated: another generation".into());
+    if world.chance(|weights| weights.commit_fault) {
+        world.mark("commit failed");
+        return match world.random.u8(0..4) {
+            0 => Err(CommitError::Stale("simulated: rebalance in progress".into())),
+            1 => Err(CommitError::Retry(Fault::host("simulated: commit failed"))),
+            _ => {
+                if world.commit(claim, offset) {
+                    world.mark("answer of a commit lost");
+                }
+                Err(CommitError::Retry(Fault::host("simulated: commit timed out")))
+            }
+        };
+    }
+    if world.commit(claim, offset) { Ok(()) } else { Err(refused()) }
 }

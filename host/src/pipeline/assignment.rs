@@ -56,18 +56,18 @@ impl<C: Clock> Assignment<C> {
         for partition in &partitions {
             tracing::info!(%partition, lost, "leaving");
             if let Some(sender) = self.orders.get(partition) {
-                sender.send_replace(order);
+                sender.send_modify(|current| *current = current.and(order));
                 open.push(partition.clone());
             }
         }
-        // What is lost while it leaves is let go once, when its worker has ended.
-        let all: Vec<TopicPartition> = partitions
-            .into_iter()
-            .filter(|partition| !self.leaving.iter().any(|leaving| leaving.all.contains(partition)))
-            .collect();
-        if !all.is_empty() {
-            self.leaving.push(Leaving { all, open });
+        // A loss that overtakes a revocation lets its partitions go alone: named a second time, one that was given to us
+        // again meanwhile would be let go under its worker.
+        for earlier in &mut self.leaving {
+            earlier.all.retain(|partition| !partitions.contains(partition));
+            earlier.open.retain(|partition| !partitions.contains(partition));
         }
+        self.leaving.retain(|leaving| !leaving.all.is_empty());
+        self.leaving.push(Leaving { all: partitions, open });
         self.release(source).await;
     }
 
@@ -108,7 +108,7 @@ impl<C: Clock> Assignment<C> {
         let (done, waiting) = std::mem::take(&mut self.leaving).into_iter().partition(|one| one.open.is_empty());
         self.leaving = waiting;
         let done: Vec<Leaving> = done;
-        for leaving in done {
+        for leaving in done.into_iter().filter(|leaving| !leaving.all.is_empty()) {
             source.release(leaving.all).await;
         }
     }

@@ -23,6 +23,21 @@ pub enum Order {
     Drop,
 }
 
+impl Order {
+    /// The order that holds when `next` comes on top of this one: a loss overtakes everything, and of two ends the nearer
+    /// deadline stands, or a revocation during a stop would have to wait for the drain limit (S46).
+    pub fn and(self, next: Self) -> Self {
+        match (self, next) {
+            (Self::Serve, next) => next,
+            (Self::Drop, _) | (_, Self::Drop) => Self::Drop,
+            (end @ Self::Close { .. }, Self::Serve) => end,
+            (Self::Close { deadline, commit_late }, Self::Close { deadline: other, commit_late: also }) => {
+                Self::Close { deadline: deadline.min(other), commit_late: commit_late && also }
+            }
+        }
+    }
+}
+
 /// Why a step under way is given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interrupt {
@@ -63,10 +78,6 @@ pub async fn interrupted<C: Clock>(
                     }
                     () = clock.sleep(left) => return Interrupt::TimeIsUp { commit_late },
                 }
-                // Only a loss may overtake an end that was ordered; a later deadline does not.
-                if *orders.borrow() != Order::Drop {
-                    continue;
-                }
             }
             Order::Serve => {
                 if orders.changed().await.is_err() {
@@ -74,6 +85,24 @@ pub async fn interrupted<C: Clock>(
                 }
             }
         }
-        order = *orders.borrow();
+        let next = *orders.borrow();
+        order = order.and(next);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Order;
+
+    /// S46, S48, S55: of two ends the nearer deadline stands, nothing is committed late once the partition is wanted by
+    /// others, and nothing undoes a loss.
+    #[test]
+    fn s46_of_two_orders_the_stricter_stands() {
+        let close = |deadline, commit_late| Order::Close { deadline, commit_late };
+        assert_eq!(close(30, true).and(close(10, false)), close(10, false));
+        assert_eq!(close(1, true).and(close(10, false)), close(1, false));
+        assert_eq!(close(10, false).and(Order::Drop), Order::Drop);
+        assert_eq!(Order::Drop.and(close(10, false)), Order::Drop);
+        assert_eq!(Order::Serve.and(close(10, true)), close(10, true));
     }
 }

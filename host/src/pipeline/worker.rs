@@ -57,6 +57,8 @@ struct Worker<R, C: Clock> {
     added: BTreeMap<usize, Vec<Added>>,
     fault: Option<Fault>,
     held_bytes: u64,
+    /// Checkpoints in a row that met backpressure (S33).
+    refused: u32,
 }
 
 impl<R: Reader, C: Clock> Worker<R, C> {
@@ -64,7 +66,17 @@ impl<R: Reader, C: Clock> Worker<R, C> {
         let buffering = shared.sinks.iter().map(|slot| slot.description.style == Style::Buffering).collect();
         let core = Partition::new(shared.settings.limits(), buffering, reader.start(), shared.clock.now());
         let source = reader.partition().clone();
-        Self { shared, reader, source, core, window: None, added: BTreeMap::new(), fault: None, held_bytes: 0 }
+        Self {
+            shared,
+            reader,
+            source,
+            core,
+            window: None,
+            added: BTreeMap::new(),
+            fault: None,
+            held_bytes: 0,
+            refused: 0,
+        }
     }
 
     async fn run(&mut self, orders: &mut watch::Receiver<Order>) -> Option<Fault> {
@@ -151,7 +163,7 @@ impl<R: Reader, C: Clock> Worker<R, C> {
             }
             Command::Pause(wait) => {
                 self.reader.set_paused(true).await.map_err(Stop::abort)?;
-                self.shared.hold(Duration::from_millis(wait), false).await;
+                self.shared.hold(Duration::from_millis(wait), self.refused > 1).await;
                 self.reader.set_paused(false).await.map_err(Stop::abort)?;
                 self.core.waited(self.shared.clock.now());
                 Ok(())
@@ -172,7 +184,10 @@ impl<R: Reader, C: Clock> Worker<R, C> {
                 self.shared.counters.aborts.add(1);
                 let to = self.core.watermark();
                 match abort {
-                    Abort::Backpressure(_) => tracing::info!(partition = %self.source, %fault, "backpressure"),
+                    Abort::Backpressure(_) => {
+                        self.refused += 1;
+                        tracing::info!(partition = %self.source, %fault, "backpressure");
+                    }
                     _ => tracing::warn!(partition = %self.source, %fault, to, "starting over from the watermark"),
                 }
                 if !self.core.abort(abort) {
@@ -327,6 +342,7 @@ impl<R: Reader, C: Clock> Worker<R, C> {
             })?;
         }
         self.core.synced();
+        self.refused = 0;
         Ok(())
     }
 
