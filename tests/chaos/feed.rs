@@ -16,6 +16,9 @@ use super::world::{KEYS, PARTITIONS, SOURCE, World};
 /// Records that may be on their way through the hosts: so many that they never run dry, so few that the end is near.
 const BACKLOG: u64 = 25_000;
 const TURN: Duration = Duration::from_millis(20);
+/// Ebb and flood change after so many turns, and are this many times as strong as what would do.
+const TIDE: u32 = 50;
+const STRENGTHS: [f64; 5] = [0.2, 0.5, 1.0, 2.0, 4.0];
 /// How long the brokers may take for the last records.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -50,15 +53,22 @@ pub fn feed(world: &World, mut random: Rng) -> Result<Vec<u32>, String> {
         .unwrap();
     let mut next = vec![0u32; PARTITIONS];
     let mut written = 0;
-    let mut allowance = 0.0;
+    let mut allowance = 0.0f64;
     let per_turn = world.size.records as f64 / world.size.feeding.as_secs_f64() * TURN.as_secs_f64();
-    while written < world.size.records {
+    let mut strength = 1.0;
+    for turn in 0.. {
+        if written == world.size.records {
+            break;
+        }
+        if turn % TIDE == 0 {
+            strength = *random.choice(&STRENGTHS).unwrap_or(&1.0);
+        }
         if world.is_over() {
             return Err("stopped".into());
         }
         std::thread::sleep(TURN);
-        // What was not used in one turn is not made up for in the next ones: no floods.
-        allowance = f64::min(allowance + per_turn, 2.0 * per_turn);
+        // What was not used in one turn is not made up for in the next ones.
+        allowance = f64::min(allowance + strength * per_turn, 2.0 * strength * per_turn);
         let committed = world.committed.load(Ordering::Relaxed);
         let most = world.allowed().min(committed + BACKLOG).min(world.size.records);
         while allowance >= 1.0 && written < most {

@@ -83,7 +83,7 @@ fn configuration(bootstrap: &str, dsn: &str) -> Value {
             },
             "revoke_budget_seconds": 2,
         },
-        "checkpoint": { "interval_seconds": 0.5 },
+        "checkpoint": { "interval_seconds": 0.7 },
         "window": { "max_records": WINDOW_RECORDS },
         "executor": { "drain_timeout_seconds": 15 },
         "collect": { "component": guest(), "options": { "host": "", "table": "latest", "file": "stamps.jsonl" } },
