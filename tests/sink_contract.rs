@@ -56,6 +56,7 @@ suite! {
     kafka => topic::Topic,
     postgres => servers::PostgresTable,
     postgres_upsert => servers::PostgresUpsert,
+    postgres_guard => servers::PostgresGuard,
     mongo => servers::MongoCollection,
     mongo_upsert => servers::MongoUpsert,
     http => servers::Endpoint,

@@ -137,13 +137,15 @@ impl Partition {
                 Phase::Window => return Command::Process,
                 Phase::Flushing { next } => {
                     // S22: only a partition with processed records in this checkpoint is flushed.
-                    let sink = (next..self.buffering.len()).find(|sink| self.records > 0 && self.buffering[*sink]);
-                    match sink {
-                        Some(sink) => {
-                            self.phase = Phase::Flushing { next: sink };
-                            return Command::Flush(sink);
+                    let to_flush = |sink: &usize| self.records > 0 && self.buffering[*sink];
+                    let left: Vec<usize> = (next..self.buffering.len()).filter(to_flush).collect();
+                    match left.as_slice() {
+                        [] => self.phase = Phase::Syncing,
+                        [_, _, ..] if self.closing => return Command::FlushTogether(left),
+                        [sink, ..] => {
+                            self.phase = Phase::Flushing { next: *sink };
+                            return Command::Flush(*sink);
                         }
-                        None => self.phase = Phase::Syncing,
                     }
                 }
                 Phase::Syncing if self.watermark() > self.committed => return Command::Sync,

@@ -111,6 +111,8 @@ pub struct Payload {
     pub headers: Headers,
     /// The time that the row carries to its sink, in milliseconds since the Unix epoch; left out, its record's.
     pub timestamp: Option<i64>,
+    /// See [`Batch::version`]; left out, its record's offset.
+    pub version: Option<Offset>,
 }
 
 /// What may become of a row that a call did not write.

@@ -21,7 +21,7 @@ use crate::support::broker::Broker;
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The configuration's defaults.
-const LIMITS: Limits = Limits { records: 1024, bytes: 16 << 20 };
+pub const LIMITS: Limits = Limits { records: 1024, bytes: 16 << 20, total_records: 1_000_000, total_bytes: 256 << 20 };
 
 /// One broker for all tests of this process.
 pub fn broker() -> &'static Broker {

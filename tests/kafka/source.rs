@@ -78,7 +78,7 @@ async fn s59_windows_keep_their_limits() {
     let mut rows = vec![Row::value(vec![b'x'; 100]); 1000];
     rows[500] = Row::value(vec![b'y'; 5000]);
     produce(&topic, 0, rows);
-    let limits = Limits { records: 64, bytes: 2000 };
+    let limits = Limits { records: 64, bytes: 2000, ..LIMITS };
     let mut source = KafkaSource::start(&options(&topic, &unique("g")), limits).unwrap();
     let mut readers = assigned(&mut source, 1).await;
     let (mut next, mut largest) = (0, 0);
@@ -91,6 +91,28 @@ async fn s59_windows_keep_their_limits() {
         }
     }
     assert_eq!(largest, 20);
+    finish(source, readers).await;
+}
+
+/// S38: as little as can be held at once, and everything is read all the same: partitions over their share wait for the others,
+/// and one whose worker does not read starves none.
+#[tokio::test(flavor = "multi_thread")]
+async fn s38_partitions_over_their_share_wait_and_none_starves() {
+    let topic = topic("share", 4).await;
+    for partition in 0..4 {
+        produce(&topic, partition, numbered(300));
+    }
+    let limits = Limits { records: 10, total_records: 12, ..LIMITS };
+    let mut source = KafkaSource::start(&options(&topic, &unique("g")), limits).unwrap();
+    let mut readers = assigned(&mut source, 4).await;
+    // The first one reads nothing yet, the others a part, then all of them the rest.
+    for reader in &mut readers[1..] {
+        assert_eq!(read(reader, 150).await.offsets[0], 0);
+    }
+    for reader in &mut readers {
+        let rest = 300 - if reader.partition().partition == 0 { 0 } else { 150 };
+        assert_eq!(read(reader, rest).await.offsets.last(), Some(&299));
+    }
     finish(source, readers).await;
 }
 

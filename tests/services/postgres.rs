@@ -1,6 +1,7 @@
 //! The PostgreSQL sink on a real server.
 
 mod ends;
+mod guard;
 mod plugin;
 mod rows;
 

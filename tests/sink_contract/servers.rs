@@ -56,45 +56,45 @@ static HTTP: OnceLock<Http> = OnceLock::new();
 struct Table {
     server: Server<Postgres>,
     database: String,
-    keyed: bool,
+    options: Value,
 }
 
 impl Table {
-    fn new(keyed: bool) -> Self {
-        let mut table = Self { server: Server::new(&POSTGRES, Postgres::start), database: String::new(), keyed };
+    fn new(options: Value) -> Self {
+        let mut table = Self { server: Server::new(&POSTGRES, Postgres::start), database: String::new(), options };
         table.create();
         table
     }
 
     fn create(&mut self) {
         self.database = self.server.get().database("rows");
-        let unique = if self.keyed { " PRIMARY KEY" } else { "" };
-        let sql =
-            format!("CREATE TABLE rows (k text{unique}, id bigint, text text); ALTER TABLE rows OWNER TO tidegate");
+        let unique = if self.options["key"].is_null() { "" } else { " PRIMARY KEY" };
+        let columns = format!("k text{unique}, id bigint, text text, written_at bigint");
+        let sql = format!("CREATE TABLE rows ({columns}); ALTER TABLE rows OWNER TO tidegate");
         self.server.get().psql(&self.database, &sql);
     }
 
     fn sink(&self, dsn: &str) -> Arc<dyn Sink> {
-        let key = if self.keyed { json!(["k"]) } else { json!([]) };
-        Arc::new(
-            PostgresSink::new("main", &serde_json::from_value(json!({ "dsn": dsn, "key": key })).unwrap()).unwrap(),
-        )
+        let mut options = self.options.clone();
+        options["dsn"] = json!(dsn);
+        Arc::new(PostgresSink::new("main", &serde_json::from_value(options).unwrap()).unwrap())
     }
 
     fn read(&self) -> Vec<Value> {
-        let rows = self.server.get().psql(&self.database, "SELECT row_to_json(rows) FROM rows ORDER BY ctid");
+        let sql = "SELECT row_to_json(r) FROM (SELECT k, id, text FROM rows ORDER BY ctid) r";
+        let rows = self.server.get().psql(&self.database, sql);
         rows.lines().map(|row| serde_json::from_str(row).unwrap()).collect()
     }
 }
 
 macro_rules! table {
-    ($name:ident, $keyed:literal, $text:literal) => {
+    ($name:ident, $keyed:literal, $options:tt, $text:literal) => {
         #[doc = $text]
         pub struct $name(Table);
 
         impl $name {
             pub async fn new() -> Self {
-                Self(Table::new($keyed))
+                Self(Table::new(json!($options)))
             }
         }
 
@@ -136,8 +136,9 @@ macro_rules! table {
     };
 }
 
-table!(PostgresTable, false, "A table to insert into.");
-table!(PostgresUpsert, true, "A table with one row per key.");
+table!(PostgresTable, false, {}, "A table to insert into.");
+table!(PostgresUpsert, true, { "key": ["k"] }, "A table with one row per key.");
+table!(PostgresGuard, true, { "key": ["k"], "upsert": { "guard": "written_at" } }, "A table with the newest row per key.");
 
 /// A collection in a database of its own.
 struct Collection {

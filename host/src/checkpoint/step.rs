@@ -31,6 +31,8 @@ pub enum Command {
     Process,
     /// Flush the buffering sink of that index (S11).
     Flush(usize),
+    /// Flush these buffering sinks at the same time: the partition ends, and the time for that is short (S46).
+    FlushTogether(Vec<usize>),
     /// Sync what direct sinks wrote (S11).
     Sync,
     /// Commit this offset, the watermark (S1).

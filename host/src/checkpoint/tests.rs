@@ -29,6 +29,7 @@ fn cut(partition: &mut Partition, now: Millis) -> Option<Offset> {
     loop {
         match partition.next(now, false) {
             Command::Flush(sink) => partition.flushed(sink),
+            Command::FlushTogether(sinks) => sinks.into_iter().for_each(|sink| partition.flushed(sink)),
             Command::Sync => partition.synced(),
             Command::Commit(offset) => {
                 partition.committed_at(offset);
@@ -278,4 +279,19 @@ fn s55_giving_up_commits_the_watermark() {
     partition.discarded();
     assert_eq!(cut(&mut partition, 0), Some(2));
     assert_eq!(partition.next(0, false), Command::End);
+}
+
+/// S46: at the end buffering sinks flush at the same time, before in order of registration (S11).
+#[test]
+fn s46_sinks_flush_together_at_the_end() {
+    let mut partition = Partition::new(LIMITS, vec![true, false, true], 0, 0);
+    assert!(is_read(&partition.next(0, false)));
+    window(&mut partition, &[0]);
+    assert_eq!(partition.next(5_000, false), Command::Flush(0));
+    partition.close();
+    assert_eq!(partition.next(5_000, false), Command::FlushTogether(vec![0, 2]));
+    partition.flushed(0);
+    assert_eq!(partition.next(5_000, false), Command::Flush(2));
+    partition.flushed(2);
+    assert_eq!(cut(&mut partition, 5_000), Some(1));
 }

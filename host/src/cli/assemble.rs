@@ -118,7 +118,13 @@ pub async fn assemble(loaded: &Loaded, feed: &Feed, counters: Arc<Counters>) -> 
     let topics = probe(&feed.kafka, PROBE_TIMEOUT).await?;
     let dlq = dlq(loaded)?;
     connect(&sinks, &dlq).await?;
-    let window = Limits { records: config.window.max_records, bytes: config.window.max_bytes };
+    let window = &config.window;
+    let window = Limits {
+        records: window.max_records,
+        bytes: window.max_bytes,
+        total_records: window.max_total_records,
+        total_bytes: window.max_total_bytes,
+    };
     let opened = async {
         collector.ready().await.map_err(CallError::into_fault)?;
         KafkaSource::over(&feed.kafka, window, feed.span)

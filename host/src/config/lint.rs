@@ -213,6 +213,8 @@ impl Lint<'_> {
         self.positive(&["checkpoint", "max_records"], checkpoint.max_records);
         self.positive(&["window", "max_records"], window.max_records as u64);
         self.positive(&["window", "max_bytes"], window.max_bytes as u64);
+        self.positive(&["window", "max_total_records"], window.max_total_records as u64);
+        self.positive(&["window", "max_total_bytes"], window.max_total_bytes as u64);
         self.sink_numbers();
         if self.seconds(&["kafka", "revoke_budget_seconds"], kafka.revoke_budget_seconds, false) {
             self.revoke_budget();

@@ -88,6 +88,8 @@ pub struct Batch {
     pub targets: Column,
     /// Seconds to live. Empty: no row has one.
     pub ttls: Vec<Option<u32>>,
+    /// See [`Self::version`]. Empty: the offsets.
+    pub versions: Vec<Offset>,
     /// Whether offset and ordinal name a row in the same way when it comes again. Those of the window hook's payloads do
     /// not, because a window may begin elsewhere (S62).
     pub stable: bool,
@@ -133,6 +135,7 @@ impl Batch {
             header_values: Column::default(),
             targets: Column::default(),
             ttls: Vec::new(),
+            versions: Vec::new(),
             stable: true,
         }
     }
@@ -212,6 +215,15 @@ impl Batch {
         (0..self.len()).map(|row| self.row(row))
     }
 
+    /// How new a row is among those of its key: the offset of the record that it was made of. Where the batch was made of dead
+    /// letters, that is the offset which the letter tells and not the letter's own.
+    ///
+    /// # Panics
+    /// When there is no such row.
+    pub fn version(&self, row: usize) -> Offset {
+        self.versions.get(row).copied().unwrap_or(self.offsets[row])
+    }
+
     /// The headers of a row, in order.
     pub fn headers(&self, row: usize) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
         let count = self.header_counts.get(row).map_or(0, |count| *count as usize);
@@ -254,6 +266,10 @@ impl Batch {
             self.ttls.resize(before, None);
             self.ttls.push(other.ttls.get(row).copied().flatten());
         }
+        if !other.versions.is_empty() || !self.versions.is_empty() {
+            self.versions.extend_from_slice(&self.offsets[self.versions.len()..before]);
+            self.versions.push(other.version(row));
+        }
     }
 }
 
@@ -276,6 +292,7 @@ mod tests {
         second.ordinals.push(2);
         second.targets.push(Some(b"file"));
         second.ttls.push(Some(5));
+        second.versions.push(77);
 
         let mut joined = first.select(&[2, 1]);
         joined.push_row(&second, 0);
@@ -283,6 +300,7 @@ mod tests {
         assert_eq!(joined.headers(1).collect::<Headers<'_>>(), expected);
         assert_eq!(joined.headers(0).count() + joined.headers(2).count(), 0);
         assert_eq!(joined.offsets, [3, 2, 4]);
+        assert_eq!([0, 1, 2].map(|row| joined.version(row)), [3, 2, 77]);
         let last = joined.row(2);
         assert_eq!((last.ordinal, last.target, last.ttl), (2, Some("file"), Some(5)));
         let middle = joined.row(1);

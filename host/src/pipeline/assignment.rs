@@ -60,7 +60,14 @@ impl<C: Clock> Assignment<C> {
                 open.push(partition.clone());
             }
         }
-        self.leaving.push(Leaving { all: partitions, open });
+        // What is lost while it leaves is let go once, when its worker has ended.
+        let all: Vec<TopicPartition> = partitions
+            .into_iter()
+            .filter(|partition| !self.leaving.iter().any(|leaving| leaving.all.contains(partition)))
+            .collect();
+        if !all.is_empty() {
+            self.leaving.push(Leaving { all, open });
+        }
         self.release(source).await;
     }
 

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::rows::{Added, Rows};
+use super::rows::{Added, Rows, joined};
 use super::shared::{Shared, SinkSlot, Stop, seconds};
 use crate::checkpoint::order::again;
 use crate::checkpoint::window::Halving;
 use crate::checkpoint::{Abort, Millis};
 use crate::clock::Clock;
-use crate::model::{Answer, Batch, CallError, Failure, Fault, SinkKind};
+use crate::model::{Answer, Batch, CallError, Failure, Fault, SinkKind, TopicPartition};
 
 /// How rows are given to a sink.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +24,30 @@ pub enum Way {
 }
 
 impl<C: Clock> Shared<C> {
+    /// Flushes one sink, and takes what it did not take to its end (S20, S27). `added` is what the sink was given since its last
+    /// flush.
+    ///
+    /// # Errors
+    /// [`Stop`] when the records have to come again or the process has to end.
+    pub async fn flush(&self, source: &TopicPartition, sink: usize, added: &[Added]) -> Result<(), Stop> {
+        let slot = &self.sinks[sink];
+        let answer = self.timed(slot, slot.sink.flush(source)).await;
+        let taken = || added.iter().map(|call| call.rows.group.batch.len() - call.refused.len()).sum::<usize>();
+        match answer {
+            Ok(failures) if failures.is_empty() => slot.counters.delivered.add(taken() as u64),
+            answer => {
+                let rows: usize = added.iter().map(|call| call.rows.group.batch.len()).sum();
+                let answer = match answer {
+                    Ok(failures) => Ok(checked(slot, rows, failures)?),
+                    Err(error) => Err(error),
+                };
+                let (rows, answer) = joined(source, sink, added, answer);
+                self.settle(Way::AddAndFlush, rows, Some(answer)).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Gives rows to a sink and stays with them until each is taken, dead-lettered or skipped (S76–S84), in portions as
     /// small as the sink wishes for. `first` is the answer of a call that already took place with all of them.
     ///
@@ -235,7 +259,7 @@ impl<C: Clock> Shared<C> {
 }
 
 /// Refuses an answer that names rows which were not asked about: nothing of such a call counts.
-pub fn checked(slot: &SinkSlot, rows: usize, mut failures: Vec<Failure>) -> Result<Vec<Failure>, Stop> {
+fn checked(slot: &SinkSlot, rows: usize, mut failures: Vec<Failure>) -> Result<Vec<Failure>, Stop> {
     failures.sort_by_key(|failure| failure.index);
     failures.dedup_by_key(|failure| failure.index);
     match failures.last() {

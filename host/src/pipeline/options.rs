@@ -39,6 +39,11 @@ pub struct WindowOptions {
     pub max_records: usize,
     /// Most bytes of keys, values and headers of one window; a single larger record still makes a window of its own.
     pub max_bytes: usize,
+    /// Records of all partitions' windows that may be read and not done with; at that mark partitions over their share are not
+    /// read until a quarter is left (S38).
+    pub max_total_records: usize,
+    /// The same in bytes.
+    pub max_total_bytes: usize,
     /// Records of one window that may be dead-lettered because the collector traps on them, before the partition is
     /// rewound instead (S63).
     pub max_poison_per_window: usize,
@@ -46,7 +51,13 @@ pub struct WindowOptions {
 
 impl Default for WindowOptions {
     fn default() -> Self {
-        Self { max_records: 1024, max_bytes: 16 << 20, max_poison_per_window: 8 }
+        Self {
+            max_records: 1024,
+            max_bytes: 16 << 20,
+            max_total_records: 1_000_000,
+            max_total_bytes: 256 << 20,
+            max_poison_per_window: 8,
+        }
     }
 }
 

@@ -142,8 +142,12 @@ impl Replay {
                 Content::Payloads(kind, kept) => {
                     let sink = letter.sink_name.clone();
                     let addressed = kept.into_iter().map(|one| Payload { index, sink: sink.clone(), ..one });
-                    let times = addressed.map(|one| Payload { timestamp: Some(letter.timestamp), ..one });
-                    payloads.extend(times.map(|one| (kind, self.placed(kind, one, &letter.source))));
+                    let own = addressed.map(|one| Payload {
+                        timestamp: Some(letter.timestamp),
+                        version: Some(letter.offset),
+                        ..one
+                    });
+                    payloads.extend(own.map(|one| (kind, self.placed(kind, one, &letter.source))));
                 }
                 Content::Record => match runs.last_mut().filter(|run| run.goes_on_with(&letter, sink.as_ref())) {
                     Some(run) => run.push(&letter, index),
@@ -208,6 +212,7 @@ impl Replay {
         }
         let payloads = payloads.into_iter().map(|(kind, mut payload)| {
             payload.timestamp = payload.timestamp.or_else(|| run.timestamp(payload.index));
+            payload.version = run.version(payload.index);
             payload.index = run.index(payload.index);
             (kind, self.placed(kind, payload, &run.batch.source))
         });

@@ -145,6 +145,7 @@ fn columns(window: &Batch, sink: usize, payloads: Vec<(usize, Payload)>) -> Grou
     let mut next_ordinal = vec![0u32; window.len()];
     let any_target = payloads.iter().any(|(_, payload)| payload.target.is_some());
     let any_ttl = payloads.iter().any(|(_, payload)| payload.ttl.is_some());
+    let any_version = payloads.iter().any(|(_, payload)| payload.version.is_some());
     for (row, payload) in payloads {
         let timestamp = payload.timestamp.unwrap_or(window.timestamps[row]);
         batch.push(window.offsets[row], timestamp, payload.key.as_deref(), payload.value.as_deref());
@@ -156,6 +157,9 @@ fn columns(window: &Batch, sink: usize, payloads: Vec<(usize, Payload)>) -> Grou
         }
         if any_ttl {
             batch.ttls.push(payload.ttl);
+        }
+        if any_version {
+            batch.versions.push(payload.version.unwrap_or(window.offsets[row]));
         }
         batch.ordinals.push(next_ordinal[row]);
         next_ordinal[row] += 1;

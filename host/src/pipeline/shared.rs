@@ -40,6 +40,14 @@ impl Stop {
         let abort = if fault.owner == Owner::Destination { Abort::Destination } else { Abort::Failure };
         Self::Abort(abort, fault)
     }
+
+    /// Of what several sinks stopped for, what counts: what ends the process, else what came first.
+    pub fn after(self, before: Option<Self>) -> Self {
+        match (before, self) {
+            (_, stop @ Self::Fatal(_)) | (None, stop) => stop,
+            (Some(before), _) => before,
+        }
+    }
 }
 
 /// One configured sink.

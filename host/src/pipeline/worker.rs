@@ -8,12 +8,12 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::sync::watch;
 
-use super::deliver::{Way, checked};
+use super::deliver::Way;
 use super::dlq::Letter;
 use super::gather::Gathered;
 use super::orders::{Interrupt, Order, interrupted};
 use super::route::{Group, Routed};
-use super::rows::{Added, Rows, joined};
+use super::rows::{Added, Rows};
 use super::shared::{Shared, Stop};
 use crate::checkpoint::{Abort, Command, Millis, Partition, Refused};
 use crate::clock::Clock;
@@ -130,7 +130,8 @@ impl<R: Reader, C: Clock> Worker<R, C> {
         match command {
             Command::Read { until } => self.read(until).await,
             Command::Process => self.process().await,
-            Command::Flush(sink) => self.flush(sink).await,
+            Command::Flush(sink) => self.flush(&[sink]).await,
+            Command::FlushTogether(sinks) => self.flush(&sinks).await,
             Command::Sync => self.sync().await,
             Command::Commit(offset) => self.commit(offset).await,
             Command::Discard => {
@@ -293,32 +294,25 @@ impl<R: Reader, C: Clock> Worker<R, C> {
                         self.added.entry(group.sink).or_default().push(call);
                     }
                 }
-                Err(stop @ Stop::Fatal(_)) => stopped = Some(stop),
-                Err(stop) => stopped = stopped.or(Some(stop)),
+                Err(stop) => stopped = Some(stop.after(stopped)),
             }
         }
         stopped.map_or(Ok(()), Err)
     }
 
-    async fn flush(&mut self, sink: usize) -> Result<(), Stop> {
-        let slot = &self.shared.sinks[sink];
-        let added = self.added.remove(&sink).unwrap_or_default();
-        let answer = self.shared.timed(slot, slot.sink.flush(&self.source)).await;
-        let taken = || added.iter().map(|call| call.rows.group.batch.len() - call.refused.len()).sum::<usize>();
-        match answer {
-            Ok(failures) if failures.is_empty() => slot.counters.delivered.add(taken() as u64),
-            answer => {
-                let rows: usize = added.iter().map(|call| call.rows.group.batch.len()).sum();
-                let answer = match answer {
-                    Ok(failures) => Ok(checked(slot, rows, failures)?),
-                    Err(error) => Err(error),
-                };
-                let (rows, answer) = joined(&self.source, sink, &added, answer);
-                self.shared.settle(Way::AddAndFlush, rows, Some(answer)).await?;
+    /// Flushes these sinks at the same time. One that fails keeps none of the others from its end.
+    async fn flush(&mut self, sinks: &[usize]) -> Result<(), Stop> {
+        let added: Vec<(usize, Vec<Added>)> =
+            sinks.iter().map(|sink| (*sink, self.added.remove(sink).unwrap_or_default())).collect();
+        let answers = join_all(added.iter().map(|(sink, added)| self.shared.flush(&self.source, *sink, added))).await;
+        let mut stopped = None;
+        for ((sink, _), answer) in added.iter().zip(answers) {
+            match answer {
+                Ok(()) => self.core.flushed(*sink),
+                Err(stop) => stopped = Some(stop.after(stopped)),
             }
         }
-        self.core.flushed(sink);
-        Ok(())
+        stopped.map_or(Ok(()), Err)
     }
 
     async fn sync(&mut self) -> Result<(), Stop> {

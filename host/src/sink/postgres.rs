@@ -6,7 +6,8 @@
 //! without a zone are taken for UTC. With `key` a row replaces the fields that it names in the row of the same key.
 //!
 //! All rows of a call are written in one transaction. When the server refuses one of them, the others still land exactly once.
-//! Several rows of the same key in one call count as written when the last of them is.
+//! Several rows of the same key in one call count as written when the last of them is; with `upsert.guard` a row also when one
+//! of a higher offset stands there already.
 //!
 //! | What goes wrong | Answer for its rows |
 //! |---|---|
@@ -16,6 +17,7 @@
 //! | `key` is configured and the table has no unique index over exactly it; a key column is missing or null | reject |
 //! | A tombstone is to be deleted and the record's key does not give the key columns | reject |
 //! | An object or array for a column whose type takes none | reject |
+//! | A field is named like the column of `upsert.guard`, or that column is missing or no `bigint` | reject |
 //! | The server refuses the row: its value, a constraint, a trigger, a privilege (SQLSTATE 22, 23, 42, 54, P0 and others) | reject |
 //! | Serialization failure, deadlock, lock timeout, six times in a row (40001, 40P01, 55P03) | retry |
 //! | Statement timeout, cancelled, internal error of the server (57014, 55, XX) | retry |
@@ -83,6 +85,9 @@ pub struct Options {
     /// writing it once; they need a unique index. Left out, every row is inserted.
     #[serde(default)]
     pub key: Vec<String>,
+    /// How a row replaces the one of the same key.
+    #[serde(default)]
+    pub upsert: Upsert,
     /// Whether a table may be named together with its schema, `schema.table` (S106).
     #[serde(default)]
     pub qualified_tables: bool,
@@ -98,6 +103,15 @@ pub struct Options {
     /// TLS beyond what the DSN says.
     #[serde(default)]
     pub tls: Tls,
+}
+
+/// How a row replaces the one of the same key.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Upsert {
+    /// A column of type `bigint` in which the sink keeps the offset of the record that a row was made of: a row never replaces
+    /// one of a higher offset, whoever writes it. Needs `key`, and all records of a key in one partition.
+    pub guard: String,
 }
 
 fn min_connections() -> u32 {
@@ -146,6 +160,7 @@ impl PostgresSink {
                 return Err(Fault::config(format!("`{place}.key` names `{column}` twice")));
             }
         }
+        guard_is_usable(&place, options)?;
         let address = Address::new(&place, options)?;
         let (name, options) = (name.to_owned(), options.clone());
         Ok(Self { name, options, address, pool: Mutex::default(), known: Known::default() })
@@ -222,6 +237,28 @@ impl PostgresSink {
     }
 }
 
+fn guard_is_usable(place: &str, options: &Options) -> Result<(), Fault> {
+    let guard = &options.upsert.guard;
+    if guard.is_empty() {
+        return Ok(());
+    }
+    let option = format!("{place}.upsert.guard");
+    if !name::is_identifier(guard) {
+        let shown = guard.escape_debug();
+        return Err(Fault::config(format!("`{option}` is `{shown}`, which cannot be a column"))
+            .hint(format!("a column's name is {}", name::RULE)));
+    }
+    if options.key.is_empty() {
+        return Err(Fault::config(format!("`{option}` guards nothing: without `key` no row replaces another"))
+            .hint(format!("name the columns of `{place}.key`, or leave the guard out")));
+    }
+    if options.key.contains(guard) {
+        return Err(Fault::config(format!("`{option}` names `{guard}`, which is a column of the key"))
+            .hint("give the guard a column of its own, of type `bigint`"));
+    }
+    Ok(())
+}
+
 #[async_trait]
 impl Sink for PostgresSink {
     fn description(&self) -> Description {
@@ -263,7 +300,7 @@ impl Sink for PostgresSink {
         let mut tables = self.tables(&mut session, &rows, false).await?;
         let mut anew = false;
         loop {
-            let (statements, refused) = plan::plan(&rows, &tables, &self.options.key);
+            let (statements, refused) = plan::plan(&rows, &tables, &self.options);
             // What is remembered of a table may be over: a new column is no reason to refuse a row.
             if !refused.is_empty() && !anew {
                 anew = true;

@@ -17,6 +17,7 @@ use crate::model::{Fault, TopicPartition};
 mod commit;
 mod config;
 mod context;
+mod gauge;
 mod headers;
 mod lane;
 mod offsets;
@@ -130,6 +131,10 @@ pub struct Limits {
     pub records: usize,
     /// Most bytes of keys, values and headers; a single larger record still makes a window of its own.
     pub bytes: usize,
+    /// Records of all partitions' windows that may be read and not done with, before those over their share wait (S38).
+    pub total_records: usize,
+    /// The same in bytes.
+    pub total_bytes: usize,
 }
 
 /// Which part of the topics is read.
@@ -176,7 +181,7 @@ impl KafkaSource {
         let (reports, events) = mpsc::channel(EVENTS);
         let settings = poller::Settings {
             topics: options.topics(),
-            limits: Limits { records: limits.records.max(1), bytes: limits.bytes.max(1) },
+            limits: Limits { records: limits.records.max(1), bytes: limits.bytes.max(1), ..limits },
             first: span.first.unwrap_or(first),
             until_end: span.until_end,
             on_offset_gap: options.on_offset_gap,

@@ -119,6 +119,20 @@ impl Model {
                 window.clear();
                 prop_assert!(core.abort(abort) || abort == Abort::Failure);
             }
+            (Command::FlushTogether(sinks), luck) => {
+                prop_assert!(core.closing && sinks.len() > 1, "S46: only where time is short");
+                let failing = matches!(luck, Luck::Fail(_)).then(|| sinks[0]);
+                for &sink in sinks.iter().filter(|sink| Some(**sink) != failing) {
+                    for record in self.buffers.remove(&sink).unwrap_or_default() {
+                        self.store(record, sink);
+                    }
+                    core.flushed(sink);
+                }
+                if let Luck::Fail(abort) = luck {
+                    window.clear();
+                    prop_assert!(core.abort(abort) || abort == Abort::Failure);
+                }
+            }
             (Command::Process, _) => {
                 self.process(core, &std::mem::take(window));
                 self.flushed.clear();

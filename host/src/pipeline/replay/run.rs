@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::super::NamedSink;
 use super::super::dlq::Letter;
 use super::Window;
-use crate::model::{Batch, Payload, SinkKind};
+use crate::model::{Batch, Offset, Payload, SinkKind};
 
 /// Records of letters that stand one after the other.
 pub(super) struct Run {
@@ -44,6 +44,10 @@ impl Run {
 
     pub(super) fn timestamp(&self, row: u32) -> Option<i64> {
         self.batch.timestamps.get(row as usize).copied()
+    }
+
+    pub(super) fn version(&self, row: u32) -> Option<Offset> {
+        self.batch.offsets.get(row as usize).copied()
     }
 
     pub(super) fn window(&self) -> Option<Window> {

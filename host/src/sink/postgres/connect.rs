@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::postgres::{PgPool, PgPoolOptions};
 use sqlx::{Connection as _, Error, PgConnection};
 
-use super::plan::listed;
+use super::plan::{GUARD_TYPE, listed};
 use super::{ACQUIRE_TIMEOUT, PostgresSink, name, table, trouble};
 use crate::model::{CallError, Fault};
 
@@ -76,6 +76,15 @@ impl PostgresSink {
                     format!("`{}` names `{column}`, which is no column of `{configured}`", self.option("key"));
                 return Err(CallError::Fatal(Fault::config(message).hint("correct the name; its case counts")));
             }
+        }
+        let guard = &self.options.upsert.guard;
+        if !guard.is_empty() && table.column(guard).is_none_or(|column| column.type_name != GUARD_TYPE) {
+            let message = format!(
+                "`{}`: table `{configured}` has no column `{guard}` of type `{GUARD_TYPE}`",
+                self.option("upsert.guard")
+            );
+            let hint = format!("add it: ALTER TABLE {quoted} ADD COLUMN {} {GUARD_TYPE}", name::quoted(guard));
+            return Err(CallError::Fatal(Fault::config(message).hint(hint)));
         }
         if !key.is_empty() && !table.has_key {
             let message = format!(

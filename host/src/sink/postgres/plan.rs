@@ -1,16 +1,20 @@
 //! From rows to statements: as few as possible, in an order that keeps each key's rows in theirs.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
+use super::Options;
 use super::name::quoted;
 use super::rows::{Row, Work};
 use super::table::{Sameness, Table};
-use crate::model::Failure;
+use crate::model::{Failure, Offset};
+
+/// The type of the guard's column: that of offsets, so that none is too large for it.
+pub(super) const GUARD_TYPE: &str = "bigint";
 
 /// A table that was asked for, or why its rows are refused.
 pub(super) type Found = Result<Arc<Table>, String>;
@@ -31,7 +35,9 @@ pub(super) struct Item<'r> {
     pub(super) index: u32,
     /// An object with the statement's columns.
     pub(super) document: Cow<'r, str>,
-    /// Rows with the same text here are the same to the table; only the last of them is written.
+    /// Where there is a guard: how new it is among the rows of its key.
+    version: Option<Offset>,
+    /// Rows with the same text here are the same to the table; only the newest of them is written, without a guard the last.
     key: Option<String>,
 }
 
@@ -39,9 +45,11 @@ pub(super) struct Item<'r> {
 pub(super) fn plan<'r>(
     rows: &'r [Row<'_>],
     tables: &'r HashMap<String, Found>,
-    key: &'r [String],
+    options: &'r Options,
 ) -> (Vec<Statement<'r>>, Vec<Failure>) {
-    let mut plan = Plan { key, statements: Vec::new(), open: HashMap::new(), last: HashMap::new() };
+    let guard = Some(options.upsert.guard.as_str()).filter(|guard| !guard.is_empty());
+    let mut plan =
+        Plan { key: &options.key, guard, statements: Vec::new(), open: HashMap::new(), last: HashMap::new() };
     let mut refused = Vec::new();
     for row in rows {
         let fitted = match tables.get(&row.table) {
@@ -65,6 +73,7 @@ struct Group<'r> {
 
 struct Plan<'r> {
     key: &'r [String],
+    guard: Option<&'r str>,
     statements: Vec<Statement<'r>>,
     /// Statements that may still take rows.
     open: HashMap<Group<'r>, usize>,
@@ -78,7 +87,13 @@ impl<'r> Plan<'r> {
         if !self.key.is_empty() && !table.has_key {
             return Err(format!("table `{}` has no unique index over exactly {}", plain(name), listed(self.key)));
         }
-        let (group, document, values) = match &row.work {
+        if let Some(guard) = self.guard {
+            let is_fit = table.column(guard).is_some_and(|column| column.type_name == GUARD_TYPE);
+            if !is_fit {
+                return Err(format!("table `{}` has no column `{guard}` of type `{GUARD_TYPE}`", plain(name)));
+            }
+        }
+        let (mut group, mut document, values) = match &row.work {
             Work::Write(document, fields) => {
                 for (field, value) in fields {
                     let column = table
@@ -98,6 +113,11 @@ impl<'r> Plan<'r> {
                 (Group { table: name, deletes: true, columns }, Cow::Owned(object(self.key, &values)), values)
             }
         };
+        if let Some(guard) = self.guard {
+            group.columns.push(guard);
+            let rest = document.trim_start().trim_start_matches('{');
+            document = Cow::Owned(format!("{{\"{guard}\":{},{rest}", row.version));
+        }
         let known = identity(table, self.key, &values);
         let place = self.place(group, known.as_ref(), table)?;
         let key = (!self.key.is_empty()).then(|| match &known {
@@ -108,7 +128,8 @@ impl<'r> Plan<'r> {
             self.last.insert((name, known), place);
         }
         if let Some(statement) = self.statements.get_mut(place) {
-            statement.items.push(Item { index: row.index, document, key });
+            let version = self.guard.map(|_| row.version);
+            statement.items.push(Item { index: row.index, document, version, key });
         }
         Ok(())
     }
@@ -136,7 +157,11 @@ impl<'r> Plan<'r> {
             .map(|&column| table.column(column).map(|known| (column, known.type_name.as_str())))
             .collect::<Option<Vec<_>>>()
             .ok_or_else(|| format!("table `{}` lacks one of {}", plain(group.table), listed(self.key)))?;
-        let sql = if group.deletes { delete(group.table, &columns) } else { insert(group.table, &columns, self.key) };
+        let sql = if group.deletes {
+            delete(group.table, &columns, self.guard)
+        } else {
+            insert(group.table, &columns, self.key, self.guard)
+        };
         self.statements.push(Statement { sql, table: group.table, columns, items: Vec::new() });
         let place = self.statements.len() - 1;
         self.open.insert(group, place);
@@ -185,16 +210,24 @@ fn object(names: &[String], values: &[&RawValue]) -> String {
     format!("{{{}}}", fields.join(","))
 }
 
-/// The rows of a part of a statement as its parameter: only the last of those that are the same to the table.
+/// The rows of a part of a statement as its parameter: only the newest of those that are the same to the table. Rows that are
+/// as new as each other come in their order, and without a guard all are.
 pub(super) fn parameter(items: &[Item<'_>]) -> String {
-    let mut seen = HashSet::new();
-    let mut kept: Vec<&str> = items
+    let mut newest: HashMap<&str, usize> = HashMap::new();
+    for (place, item) in items.iter().enumerate() {
+        if let Some(key) = &item.key {
+            let newest = newest.entry(key).or_insert(place);
+            if items.get(*newest).is_none_or(|other| other.version <= item.version) {
+                *newest = place;
+            }
+        }
+    }
+    let kept: Vec<&str> = items
         .iter()
-        .rev()
-        .filter(|item| item.key.as_ref().is_none_or(|key| seen.insert(key)))
-        .map(|item| &*item.document)
+        .enumerate()
+        .filter(|(place, item)| item.key.as_ref().is_none_or(|key| newest.get(key.as_str()) == Some(place)))
+        .map(|(_, item)| &*item.document)
         .collect();
-    kept.reverse();
     let mut text = String::with_capacity(kept.iter().map(|document| document.len() + 1).sum::<usize>() + 2);
     text.push('[');
     for (number, document) in kept.iter().enumerate() {
@@ -215,10 +248,10 @@ fn recordset(columns: &[(&str, &str)]) -> String {
     format!("json_to_recordset($1::text::json) AS x({})", columns.join(", "))
 }
 
-fn insert(table: &str, columns: &[(&str, &str)], key: &[String]) -> String {
+fn insert(table: &str, columns: &[(&str, &str)], key: &[String], guard: Option<&str>) -> String {
     let names: Vec<String> = columns.iter().map(|(column, _)| quoted(column)).collect();
     let names = names.join(", ");
-    let mut sql = format!("INSERT INTO {table} ({names}) SELECT {names} FROM {}", recordset(columns));
+    let mut sql = format!("INSERT INTO {table} AS old ({names}) SELECT {names} FROM {}", recordset(columns));
     if !key.is_empty() {
         let others: Vec<String> = columns
             .iter()
@@ -233,11 +266,24 @@ fn insert(table: &str, columns: &[(&str, &str)], key: &[String]) -> String {
             let _ = write!(sql, "UPDATE SET {}", others.join(", "));
         }
     }
+    if let Some(guard) = guard {
+        let _ = write!(sql, " WHERE {}", is_not_newer(guard, "EXCLUDED"));
+    }
     sql
 }
 
-fn delete(table: &str, columns: &[(&str, &str)]) -> String {
-    let same: Vec<String> = columns.iter().map(|(column, _)| format!("old.{0} = x.{0}", quoted(column))).collect();
+/// The row that stands there is not newer than the one to be written. Rows from before there was a guard are not.
+fn is_not_newer(guard: &str, written: &str) -> String {
+    let guard = quoted(guard);
+    format!("(old.{guard} IS NULL OR old.{guard} <= {written}.{guard})")
+}
+
+fn delete(table: &str, columns: &[(&str, &str)], guard: Option<&str>) -> String {
+    let same = columns.iter().map(|(column, _)| match guard {
+        Some(guard) if guard == *column => is_not_newer(guard, "x"),
+        _ => format!("old.{0} = x.{0}", quoted(column)),
+    });
+    let same: Vec<String> = same.collect();
     format!("DELETE FROM {table} AS old USING {} WHERE {}", recordset(columns), same.join(" AND "))
 }
 

@@ -6,7 +6,7 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use super::Options;
 use super::name::{self, RULE, is_identifier};
-use crate::model::{Batch, Failure};
+use crate::model::{Batch, Failure, Offset};
 use crate::sink::json::{self, Fields};
 
 /// One row of a call.
@@ -15,6 +15,8 @@ pub(super) struct Row<'b> {
     pub(super) index: u32,
     /// Its table as it stands in a statement.
     pub(super) table: String,
+    /// How new it is among the rows of its key; see [`Batch::version`].
+    pub(super) version: Offset,
     pub(super) work: Work<'b>,
 }
 
@@ -32,7 +34,7 @@ pub(super) fn read<'b>(batch: &'b Batch, options: &Options, option: &str) -> (Ve
     let (mut rows, mut refused) = (Vec::with_capacity(batch.len()), Vec::new());
     for (index, place) in (0..batch.len()).zip(0_u32..) {
         match row(batch, index, options, option, &mut tables) {
-            Ok(Some((table, work))) => rows.push(Row { index: place, table, work }),
+            Ok(Some((table, work))) => rows.push(Row { index: place, table, version: batch.version(index), work }),
             Ok(None) => {}
             Err(reason) => refused.push(Failure::reject(place, reason)),
         }
@@ -82,6 +84,9 @@ fn fields<'b>(document: &'b str, options: &Options) -> Result<Fields<'b>, String
     if let Some((name, _)) = fields.iter().find(|(name, _)| !is_identifier(name)) {
         return Err(format!("`{}` cannot be a column's name: {RULE}", name.escape_debug()));
     }
+    if fields.iter().any(|(name, _)| *name == options.upsert.guard) {
+        return Err(format!("`{}` is the column of the guard, which Tidegate fills itself", options.upsert.guard));
+    }
     for column in &options.key {
         match fields.iter().find(|(name, _)| name == column) {
             None => return Err(format!("the key column `{column}` is missing")),
@@ -128,10 +133,12 @@ mod tests {
     use super::*;
     use crate::model::TopicPartition;
     use crate::sink::OnTombstone;
+    use crate::sink::postgres::Upsert;
 
     fn options(key: &[&str]) -> Options {
         let key = key.iter().map(|column| (*column).to_owned()).collect();
-        Options { table: "t".into(), key, on_tombstone: OnTombstone::Delete, ..Options::default() }
+        let upsert = Upsert { guard: "guard".into() };
+        Options { table: "t".into(), key, upsert, on_tombstone: OnTombstone::Delete, ..Options::default() }
     }
 
     fn deleted(record_key: Option<&str>, columns: &[&str]) -> Result<Vec<String>, String> {
@@ -189,5 +196,6 @@ mod tests {
         assert!(refused(r#"{"id":1,"a\n":1}"#).starts_with(r"`a\n` cannot be a column's name"));
         assert_eq!(refused(r#"{"a":1}"#), "the key column `id` is missing");
         assert_eq!(refused(r#"{"id":null}"#), "the key column `id` is null");
+        assert!(refused(r#"{"id":1,"guard":5}"#).contains("column of the guard"));
     }
 }

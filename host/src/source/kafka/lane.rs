@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 
 use super::Limits;
 use super::context::{Bell, Context};
+use super::gauge::{Amount, Gauge, Held, Load};
 use super::headers;
 use crate::model::{Batch, Fault, Offset, TopicPartition};
 use crate::source::Read;
@@ -96,6 +97,8 @@ impl Shared {
 pub(super) struct Handed {
     pub epoch: u64,
     pub read: Result<Read, Fault>,
+    /// Counts the window until its worker is done with it.
+    pub held: Option<Held>,
 }
 
 /// Why a lane was left.
@@ -125,6 +128,7 @@ impl Lane {
         partition: TopicPartition,
         (start, end): (Offset, Option<Offset>),
         limits: Limits,
+        gauge: Arc<Gauge>,
         bell: Arc<Bell>,
     ) -> (Self, mpsc::Receiver<Handed>) {
         let shared = Arc::new(Shared::new(bell, start));
@@ -133,7 +137,7 @@ impl Lane {
             move || shared.touch()
         });
         let (windows, handed) = mpsc::channel(WINDOWS_AHEAD);
-        let window = Open::new(partition, (start, end), limits, windows);
+        let window = Open::new(partition, (start, end), limits, gauge, windows);
         (Self { shared, window, moving: false, paused: false, queue }, handed)
     }
 
@@ -142,9 +146,14 @@ impl Lane {
         self.window.end.is_some_and(|end| self.shared.committed() >= end)
     }
 
-    /// Hands over what is fetched, as far as there is room.
-    pub(super) fn fill(&mut self) -> Filled {
+    /// Hands over what is fetched, as far as there is room; `partitions` share it.
+    pub(super) fn fill(&mut self, partitions: usize) -> Filled {
         loop {
+            if self.window.is_held_back(partitions) {
+                // What waits behind its share stays with librdkafka (S38).
+                self.window.hand_over();
+                return Filled::Full;
+            }
             if self.window.is_full() {
                 self.window.hand_over();
             }
@@ -176,6 +185,8 @@ pub(super) struct Open {
     partition: TopicPartition,
     limits: Limits,
     windows: mpsc::Sender<Handed>,
+    gauge: Arc<Gauge>,
+    load: Arc<Load>,
     batch: Option<Batch>,
     /// Rows and bytes of the last window: the next one is made as large at once.
     last_size: (usize, usize),
@@ -192,10 +203,11 @@ impl Open {
         partition: TopicPartition,
         (start, end): (Offset, Option<Offset>),
         limits: Limits,
+        gauge: Arc<Gauge>,
         windows: mpsc::Sender<Handed>,
     ) -> Self {
-        let (batch, last_size, passed_end) = (None, (0, 0), false);
-        Self { partition, limits, windows, batch, last_size, wanted: start, end, passed_end, epoch: 0 }
+        let (load, batch, last_size, passed_end) = (Arc::default(), None, (0, 0), false);
+        Self { partition, limits, windows, gauge, load, batch, last_size, wanted: start, end, passed_end, epoch: 0 }
     }
 
     /// The next offset to read.
@@ -209,6 +221,10 @@ impl Open {
         self.wanted = to;
         self.passed_end = false;
         self.epoch = epoch;
+    }
+
+    fn is_held_back(&self, partitions: usize) -> bool {
+        self.gauge.holds_back(&self.load, partitions)
     }
 
     fn has_room(&self) -> bool {
@@ -278,7 +294,14 @@ impl Open {
     }
 
     fn send(&mut self, read: Result<Read, Fault>) -> bool {
+        let held = match &read {
+            Ok(Read::Records(batch)) => {
+                let amount = Amount { records: batch.len(), bytes: batch.size_bytes() };
+                Some(self.gauge.hold(&self.load, amount))
+            }
+            _ => None,
+        };
         // Refused when the reader is gone, or for a fault when two windows wait: it is found again after them.
-        self.windows.try_send(Handed { epoch: self.epoch, read }).is_ok()
+        self.windows.try_send(Handed { epoch: self.epoch, read, held }).is_ok()
     }
 }

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::config::First;
 use super::context::{Bell, Context, Rebalance};
+use super::gauge::{Amount, Gauge};
 use super::lane::{Filled, Lane, Standing};
 use super::offsets;
 use super::probe::{missing, refused};
@@ -66,6 +67,7 @@ struct Opening {
 struct Closing {
     partitions: Vec<TopicPartition>,
     left: BTreeSet<TopicPartition>,
+    lost: bool,
 }
 
 /// Partitions that workers have let go and whose last commit may be on its way.
@@ -85,6 +87,7 @@ pub(super) struct Poller {
     events: mpsc::Sender<Event<KafkaReader>>,
     outbox: VecDeque<Event<KafkaReader>>,
     lanes: BTreeMap<TopicPartition, Lane>,
+    gauge: Arc<Gauge>,
     opening: Option<Opening>,
     closing: Option<Closing>,
     releases: Vec<Release>,
@@ -110,9 +113,11 @@ impl Poller {
             .subscribe(&topics)
             .map_err(|error| Fault::config(format!("cannot subscribe to {}", topics.join(", "))).because(error))?;
         let now = clock::instant();
+        let high = Amount { records: settings.limits.total_records, bytes: settings.limits.total_bytes };
         Ok(Self {
             consumer,
             settings,
+            gauge: Arc::new(Gauge::new(high, Arc::clone(&bell))),
             bell,
             sender,
             commands,
@@ -249,17 +254,18 @@ impl Poller {
 
     /// Moves what is fetched into windows, as far as workers have room.
     fn fill(&mut self) {
-        if self.swept.elapsed() >= SWEEP {
+        if self.gauge.take_relieved() || self.swept.elapsed() >= SWEEP {
             self.swept = clock::instant();
             self.lanes.values().for_each(|lane| lane.shared.soil());
         }
+        let partitions = self.lanes.len();
         let mut drained = Vec::new();
         let mut failures = Vec::new();
         for (partition, lane) in &mut self.lanes {
             if lane.moving || lane.shared.standing() != Standing::Held || !lane.shared.take_dirty() {
                 continue;
             }
-            match lane.fill() {
+            match lane.fill(partitions) {
                 Filled::Full => {}
                 Filled::Drained => drained.push(partition.clone()),
                 Filled::Failed(error) => {

@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::commit;
 use super::context::{Bell, Context};
+use super::gauge::Held;
 use super::lane::{Handed, Shared, Standing};
 use super::offsets::Extent;
 use super::poller::Command;
@@ -25,6 +26,8 @@ pub struct KafkaReader {
     position: Offset,
     end: Option<Offset>,
     windows: mpsc::Receiver<Handed>,
+    /// The window that the worker has in hand; it asks for another one when it is done with it.
+    in_hand: Option<Held>,
     shared: Arc<Shared>,
     commands: mpsc::Sender<Command>,
     bell: Arc<Bell>,
@@ -42,7 +45,8 @@ impl KafkaReader {
         consumer: Weak<BaseConsumer<Context>>,
     ) -> Self {
         let (epoch, committed, position) = (0, start, start);
-        Self { partition, start, epoch, committed, position, end, windows, shared, commands, bell, consumer }
+        let in_hand = None;
+        Self { partition, start, epoch, committed, position, end, windows, in_hand, shared, commands, bell, consumer }
     }
 
     /// Sends an order and waits until it is carried out. `None` when the partition or the thread is gone.
@@ -70,6 +74,7 @@ impl Reader for KafkaReader {
     }
 
     async fn read(&mut self) -> Result<Read, Fault> {
+        self.in_hand = None;
         loop {
             let handed = self.windows.recv().await;
             self.shared.touch();
@@ -86,6 +91,7 @@ impl Reader for KafkaReader {
                         Ok(Read::Position(position)) => self.position = *position,
                         Err(_) => {}
                     }
+                    self.in_hand = handed.held;
                     return handed.read;
                 }
                 Some(_) => {}
@@ -97,6 +103,7 @@ impl Reader for KafkaReader {
     async fn rewind(&mut self, to: Offset) -> Result<(), Fault> {
         let partition = self.partition.clone();
         self.position = to;
+        self.in_hand = None;
         self.order(|epoch, done| {
             *epoch += 1;
             Command::Rewind { partition, to, epoch: *epoch, done }

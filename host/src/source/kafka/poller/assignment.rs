@@ -58,15 +58,17 @@ impl Poller {
     /// Takes up the next change of the assignment when the last one is answered.
     pub(super) fn rebalance(&mut self) {
         self.open();
-        if let Some(closing) = &self.closing
+        if let Some(closing) = self.closing.as_mut().filter(|closing| !closing.lost)
             && self.consumer.assignment_lost()
         {
-            // Time ran out while workers were finishing: the claim to commit is gone with it (S48).
+            // Time ran out while workers were finishing: the claim to commit is gone with it, and they are to write nothing more (S48).
+            closing.lost = true;
             for partition in &closing.left {
                 if let Some(lane) = self.lanes.get(partition) {
                     lane.shared.stand(Standing::Gone);
                 }
             }
+            self.outbox.push_back(Event::Lost(closing.left.iter().cloned().collect()));
         }
         while self.opening.is_none() && self.closing.is_none() {
             let Some(change) = self.consumer.context().take_rebalance() else { return };
@@ -90,7 +92,7 @@ impl Poller {
                 lane.shared.stand(standing);
             }
         }
-        self.closing = Some(Closing { partitions, left: served.iter().cloned().collect() });
+        self.closing = Some(Closing { partitions, left: served.iter().cloned().collect(), lost });
         if served.is_empty() {
             self.unassign();
         } else {
@@ -138,7 +140,14 @@ impl Poller {
             let Some(queue) = self.consumer.split_partition_queue(&partition.topic, partition.partition) else {
                 return Err(KafkaError::Global(RDKafkaErrorCode::UnknownPartition));
             };
-            let (lane, handed) = Lane::new(queue, partition.clone(), (start, end), limits, Arc::clone(&self.bell));
+            let (lane, handed) = Lane::new(
+                queue,
+                partition.clone(),
+                (start, end),
+                limits,
+                Arc::clone(&self.gauge),
+                Arc::clone(&self.bell),
+            );
             if let Some(sender) = self.sender.upgrade() {
                 let shared = Arc::clone(&lane.shared);
                 let consumer = Arc::downgrade(&self.consumer);
