@@ -49,6 +49,12 @@ impl Host {
         self.lives += 1;
         let life = self.life();
         self.configuration["collect"]["options"]["host"] = life.to_string().into();
+        // Every other life starts over where the others wait, so that partitions are rewound under way as well.
+        let postgres = &mut self.configuration["sinks"]["postgres"]["main"];
+        match (life.host + life.number) % 2 {
+            0 => postgres.as_object_mut().unwrap().remove("on_error"),
+            _ => postgres.as_object_mut().unwrap().insert("on_error".into(), "abort".into()),
+        };
         let configuration = self.dir.join(format!("{life}.yaml"));
         fs::write(&configuration, self.configuration.to_string()).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));

@@ -45,7 +45,7 @@ impl Size {
         let feeding = Duration::from_secs((records / 4_000).max(45));
         Self {
             records,
-            steps: usize::try_from(feeding.as_secs() / 7).unwrap(),
+            steps: usize::try_from(feeding.as_secs() / 9).unwrap(),
             feeding,
             faults_until: feeding * 3 + Duration::from_secs(60),
             all_until: feeding * 5 + Duration::from_secs(120),

@@ -262,6 +262,16 @@ fn conclude(world: &World, plan: &Plan, ends: &[u32]) -> Result<String, String> 
         world.begun.load(Ordering::Relaxed).min(plan.steps.len()),
         plan.steps.len(),
     );
+    let told = |word| world.hosts.iter().map(|host| host.lock().unwrap().told(word).len()).sum::<usize>();
+    let _ = writeln!(
+        text,
+        "{} assignments of a partition, {} revocations, {} losses, {} rewinds, {} lives stopped past their session",
+        told(": assigned partition="),
+        told("lost=false"),
+        told("lost=true"),
+        told("starting over from the watermark"),
+        stopped.len(),
+    );
     let _ = writeln!(text, "{}", SinkVerdict::head());
     verdicts.iter().for_each(|verdict| {
         let _ = writeln!(text, "{verdict}");
