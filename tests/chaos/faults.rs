@@ -1,6 +1,6 @@
 //! Makes the plan's faults happen.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
@@ -12,6 +12,10 @@ use super::world::{RESULTS, SOURCE, World};
 const END_PATIENCE: Duration = Duration::from_secs(60);
 /// The code of a start that reached a sink or the brokers not.
 const UNREACHED: i32 = 3;
+/// What the shell tells of a process that was ended by SIGTERM, before it could say what it does about it.
+const TERMINATED: i32 = 128 + 15;
+/// How soon that is.
+const UNPREPARED: Duration = Duration::from_secs(1);
 
 /// One fault from its beginning to its end, with the check that it is there for.
 ///
@@ -74,9 +78,11 @@ fn stop(world: &World, fault: Fault) -> Result<(), String> {
 /// # Errors
 /// When it ends with another code than 0, or not at all.
 pub fn end(world: &World, host: &mut Host) -> Result<(), String> {
+    let asked = Instant::now();
     host.signal(Signal::TERM);
     match host.wait(END_PATIENCE) {
         Some((0, _)) => Ok(()),
+        Some((TERMINATED, since)) if asked.duration_since(since) < UNPREPARED => Ok(()),
         Some((UNREACHED, since)) if world.was_trouble_since(since) => Ok(()),
         Some((code, _)) => Err(format!("S58: code {code} after SIGTERM; {}", host.tail())),
         None => Err(format!("S55: no end {END_PATIENCE:?} after SIGTERM; {}", host.tail())),

@@ -49,9 +49,9 @@ impl Host {
         self.lives += 1;
         let life = self.life();
         self.configuration["collect"]["options"]["host"] = life.to_string().into();
-        // Every other life starts over where the others wait, so that partitions are rewound under way as well.
+        // Two of three lives start over where the third one waits, so that partitions are rewound under way as well.
         let postgres = &mut self.configuration["sinks"]["postgres"]["main"];
-        match (life.host + life.number) % 2 {
+        match (life.host + life.number) % 3 {
             0 => postgres.as_object_mut().unwrap().remove("on_error"),
             _ => postgres.as_object_mut().unwrap().insert("on_error".into(), "abort".into()),
         };

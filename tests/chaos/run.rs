@@ -180,7 +180,7 @@ fn follow(world: &World, plan: &Plan) -> Result<(), String> {
         // Half of what belongs to the steps before has to be on its way, and everybody to have joined before the first.
         let wanted = world.share(number as f64 + 0.5);
         let in_time = world.wait(world.size.faults_until, || {
-            world.written.load(Ordering::Relaxed) >= wanted && (number > 0 || everybody_runs(world))
+            world.written.load(Ordering::Relaxed) >= wanted && (number > 0 || everybody_serves(world))
         })?;
         if !in_time || world.started.elapsed() > world.size.faults_until {
             world.note(format!("time is up after {number} of {} steps", plan.steps.len()));
@@ -203,8 +203,8 @@ fn follow(world: &World, plan: &Plan) -> Result<(), String> {
     Ok(())
 }
 
-fn everybody_runs(world: &World) -> bool {
-    world.hosts.iter().all(|host| host.lock().unwrap().lives() > 0)
+fn everybody_serves(world: &World) -> bool {
+    world.hosts.iter().all(|host| !host.lock().unwrap().told(": assigned partition=").is_empty())
 }
 
 /// Looks at hosts that nobody is busy with, and at what is committed.
