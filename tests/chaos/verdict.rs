@@ -1,6 +1,6 @@
 //! What the sinks have, held against what was written.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 
 use super::stamps::{Arrival, Instance, Life};
@@ -12,11 +12,14 @@ const TOLD: usize = 10;
 ///
 /// A *lane* is what one instance wrote of one partition in one of its epochs, as it stands in one sequence of the sink: PostgreSQL
 /// has one (the audit's ids), the topic one for each of its partitions, the files one for each host, since two processes share no
-/// file. A lane is *overtaken* once another process has begun a lane of the same partition behind its beginning in the same sequence.
+/// file. Two lanes of one partition and of different processes should follow each other.
 ///
-/// - **zombie write**: of a process that was stopped past its session timeout, in a lane that was overtaken. No host can know
-///   that it was stopped until it runs again, and what it had given to a connection is on its way by then.
-/// - **late write**: the same of a process that was not: its partition was taken from it while the write was under way (S47).
+/// - **zombie write**: of a process that was stopped past its session timeout, behind the beginning of another process' later
+///   lane, or between two writes of another process' lane. No host can know that it was stopped until it runs again, and what
+///   it had given to a connection is on its way by then.
+/// - **late write**: of a process that was not, behind the beginning of a later lane of another one that was not: its partition
+///   was taken from it while the write was under way (S47).
+/// - **repeated**: an arrival that its own lane has already. A call whose outcome was unknown was made again.
 /// - **duplicate**: every other arrival of a record that had arrived before in the sink.
 ///
 /// Files are not comparable across hosts, so that their zombie and late writes count as duplicates.
@@ -29,8 +32,9 @@ pub struct SinkVerdict {
     pub duplicates: u64,
     pub zombies: u64,
     pub late: u64,
-    /// Arrivals that repeat one of their own lane: a call whose outcome was unknown was made again.
     pub repeated: u64,
+    /// Who wrote zombie and late writes into whose lanes, and how many.
+    pub between: BTreeMap<(Life, Life), u64>,
     pub breaches: Vec<String>,
 }
 
@@ -43,43 +47,63 @@ pub enum Repeats {
     WholeCalls,
 }
 
-/// One lane while its sequence is read.
-struct Lane {
+/// Where a lane begins and ends in its sequence.
+#[derive(Clone, Copy)]
+struct Span {
     life: Life,
-    newest: u32,
-    /// Which of the partition's lanes it is, in the order in which they began.
-    begun: usize,
+    begin: usize,
+    end: usize,
 }
 
-/// What is known of one partition in one sequence.
+impl Span {
+    /// Whether a write of this lane can be behind the beginning of the other one, or in the midst of it.
+    fn meets(&self, other: &Self) -> bool {
+        self.life != other.life && other.begin < self.end && (other.begin > self.begin || other.end > self.begin)
+    }
+
+    /// Whose lane the write at `place` should not have met.
+    fn met(&self, others: &[Self], place: usize, stopped: &BTreeSet<Life>) -> Option<Life> {
+        let wrong = |other: &&Self| {
+            let overtaken = other.begin > self.begin && other.begin < place;
+            match (stopped.contains(&self.life), stopped.contains(&other.life)) {
+                (true, _) => overtaken || (other.begin < place && place < other.end),
+                (false, stopped) => overtaken && !stopped,
+            }
+        };
+        others.iter().find(wrong).map(|other| other.life)
+    }
+}
+
+type LaneKey = (u16, Instance, u32);
+
+/// The lanes of a sequence, each with those that it meets.
+fn lanes(arrivals: &[Arrival]) -> HashMap<LaneKey, (Span, Vec<Span>)> {
+    let mut spans: HashMap<LaneKey, Span> = HashMap::new();
+    for (place, arrival) in arrivals.iter().enumerate() {
+        let Arrival { p, instance, epoch, .. } = *arrival;
+        let new = Span { life: instance.life, begin: place, end: place };
+        spans.entry((p, instance, epoch)).or_insert(new).end = place;
+    }
+    let mut partitions: HashMap<u16, Vec<Span>> = HashMap::new();
+    for ((p, ..), span) in &spans {
+        partitions.entry(*p).or_default().push(*span);
+    }
+    let met = |(key, span): (LaneKey, Span)| {
+        let others = partitions[&key.0].iter().filter(|other| span.meets(other)).copied().collect();
+        (key, (span, others))
+    };
+    spans.into_iter().map(met).collect()
+}
+
+/// What is known of one partition while a sequence is read.
 #[derive(Default)]
 struct Sequence {
-    lanes: HashMap<(Instance, u32), Lane>,
+    /// The newest number of each lane.
+    lanes: HashMap<(Instance, u32), u32>,
     /// The newest epoch of each instance.
     epochs: HashMap<Instance, u32>,
-    /// The process that began a lane last, with the lane's number; and the last other one.
-    last: Option<(Life, usize)>,
-    last_other: Option<(Life, usize)>,
     seen: Vec<bool>,
     newest: Option<u32>,
-}
-
-impl Sequence {
-    /// Whether another process began a lane behind this lane's beginning.
-    fn is_overtaken(&self, lane: &Lane) -> bool {
-        let by =
-            |entry: &Option<(Life, usize)>| entry.is_some_and(|(life, begun)| life != lane.life && begun > lane.begun);
-        by(&self.last) || by(&self.last_other)
-    }
-
-    fn begin(&mut self, life: Life) -> usize {
-        let begun = self.lanes.len();
-        if self.last.is_some_and(|(last, _)| last != life) {
-            self.last_other = self.last;
-        }
-        self.last = Some((life, begun));
-        begun
-    }
 }
 
 /// Reads the sequences of one sink. `ends` are the logs' ends by partition, `stopped` the processes that were stopped past
@@ -95,7 +119,8 @@ pub fn judge(
     let mut seen: Vec<Vec<bool>> = ends.iter().map(|&end| vec![false; end as usize]).collect();
     for (number, arrivals) in sequences.iter().enumerate() {
         let mut partitions: HashMap<u16, Sequence> = HashMap::new();
-        for arrival in arrivals {
+        let lanes = lanes(arrivals);
+        for (place, arrival) in arrivals.iter().enumerate() {
             verdict.arrived += 1;
             let Some(known) = seen.get_mut(arrival.p as usize).and_then(|seen| seen.get_mut(arrival.n as usize)) else {
                 verdict.breach(number, format!("{arrival} was never written to the source"));
@@ -103,7 +128,20 @@ pub fn judge(
             };
             let is_new = !std::mem::replace(known, true);
             let sequence = partitions.entry(arrival.p).or_default();
-            verdict.follow(number, sequence, arrival, is_new, stopped, repeats);
+            let repeated = verdict.follow(number, sequence, arrival, is_new, repeats);
+            let (span, others) = &lanes[&(arrival.p, arrival.instance, arrival.epoch)];
+            match span.met(others, place, stopped) {
+                Some(other) => {
+                    *verdict.between.entry((span.life, other)).or_default() += 1;
+                    match stopped.contains(&span.life) {
+                        true => verdict.zombies += 1,
+                        false => verdict.late += 1,
+                    }
+                }
+                None if !is_new && repeated => verdict.repeated += 1,
+                None if !is_new => verdict.duplicates += 1,
+                None => {}
+            }
         }
     }
     for (partition, seen) in seen.iter().enumerate() {
@@ -123,33 +161,29 @@ impl SinkVerdict {
         self.breaches.push(format!("sequence {sequence}: {what}"));
     }
 
+    /// Looks at the order in which one partition's records arrive. Answers whether the lane has the record already.
     fn follow(
         &mut self,
         number: usize,
         sequence: &mut Sequence,
         arrival: &Arrival,
         is_new: bool,
-        stopped: &BTreeSet<Life>,
         repeats: Repeats,
-    ) {
+    ) -> bool {
         let Arrival { n, instance, epoch, .. } = *arrival;
         let newest_epoch = sequence.epochs.entry(instance).or_insert(epoch);
-        let older = *newest_epoch > epoch;
-        *newest_epoch = epoch.max(*newest_epoch);
-        if older {
+        if *newest_epoch > epoch {
             self.breach(number, format!("{arrival} came behind a later epoch of the same instance"));
+        } else {
+            *newest_epoch = epoch;
         }
-        let mut repeated = false;
-        if let Some(lane) = sequence.lanes.get_mut(&(instance, epoch)) {
-            repeated = n <= lane.newest;
-            if repeated && (repeats == Repeats::Never || is_new) {
-                let newest = lane.newest;
+        let newest = sequence.lanes.insert((instance, epoch), n);
+        let repeated = newest.is_some_and(|newest| n <= newest);
+        if let Some(newest) = newest.filter(|_| repeated) {
+            sequence.lanes.insert((instance, epoch), newest);
+            if repeats == Repeats::Never || is_new {
                 self.breach(number, format!("{arrival} came behind {newest} of the same lane"));
             }
-            lane.newest = n.max(lane.newest);
-        } else {
-            let begun = sequence.begin(instance.life);
-            sequence.lanes.insert((instance, epoch), Lane { life: instance.life, newest: n, begun });
         }
         // First occurrences in this sequence: a file has only its own host's part of them.
         let place = n as usize;
@@ -162,14 +196,7 @@ impl SinkVerdict {
             }
             sequence.newest = sequence.newest.max(Some(n));
         }
-        let overtaken = sequence.lanes.get(&(instance, epoch)).is_some_and(|lane| sequence.is_overtaken(lane));
-        match (overtaken, stopped.contains(&instance.life)) {
-            (true, true) => self.zombies += 1,
-            (true, false) => self.late += 1,
-            _ if !is_new && repeated => self.repeated += 1,
-            _ if !is_new => self.duplicates += 1,
-            _ => {}
-        }
+        repeated
     }
 
     /// Whether nothing is lost and all stands in order.
@@ -188,12 +215,15 @@ impl SinkVerdict {
 
 impl fmt::Display for SinkVerdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { sink, arrived, records, lost, duplicates, repeated, zombies, late, breaches } = self;
+        let Self { sink, arrived, records, lost, duplicates, repeated, zombies, late, between, breaches } = self;
         let order = if breaches.is_empty() { "kept" } else { "BROKEN" };
         write!(
             f,
             "{sink:<10} {arrived:>10} {records:>10} {lost:>6} {duplicates:>11} {repeated:>9} {zombies:>7} {late:>6}  {order}"
         )?;
+        for ((life, other), count) in between.iter().take(TOLD) {
+            write!(f, "\n  {sink}: {count} of {life} met those of {other}")?;
+        }
         for breach in breaches.iter().take(TOLD) {
             write!(f, "\n  {sink}: {breach}")?;
         }
@@ -233,6 +263,9 @@ mod tests {
         let counts = |verdict: SinkVerdict| (verdict.is_good(), verdict.duplicates, verdict.zombies, verdict.late);
         assert_eq!(counts(of(&zombie, &[0])), (true, 2, 1, 0));
         assert_eq!(counts(of(&zombie, &[])), (true, 2, 0, 1));
+        // A stopped host that starts over in the midst of another one's lane.
+        let midst = [taken_over.concat(), wrote(0, 1, 5..8), wrote(1, 0, 8..10)];
+        assert_eq!(counts(of(&midst, &[0])), (true, 2, 3, 0));
         // A host that got its partition back writes under a new epoch.
         let back = [taken_over.concat(), wrote(0, 1, 8..10)];
         assert_eq!(counts(of(&back, &[0])), (true, 2, 0, 0));
