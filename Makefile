@@ -22,7 +22,7 @@ demo: plugins ## run a pipeline on an in-process broker
 	cargo run --locked --quiet -- demo
 
 test: setup ## run every test, on a real broker
-	cargo test --locked --no-fail-fast -p tidegate-sdk -p search -p csv-sink
+	cargo test --locked --no-fail-fast -p tidegate-sdk -p search -p csv-sink -p stamp
 	cargo test --locked --no-fail-fast
 
 chaos: setup ## 1,000,000 records under fire; TIDEGATE_CHAOS_SEED, _RECORDS, _RUNS
