@@ -1,6 +1,6 @@
 # One command each; `make test` and `make demo` bring what they need. Host and guests are built apart, never as one workspace: together
 # they would ask for other features of what they share, and everything below would be built twice.
-.PHONY: help setup setup-build plugins build demo test lint bench clean
+.PHONY: help setup setup-build plugins build demo test chaos lint bench clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -22,8 +22,11 @@ demo: plugins ## run a pipeline on an in-process broker
 	cargo run --locked --quiet -- demo
 
 test: setup ## run every test, on a real broker
-	cargo test --locked --no-fail-fast -p tidegate-sdk -p search -p csv-sink
+	cargo test --locked --no-fail-fast -p tidegate-sdk -p search -p csv-sink -p stamp
 	cargo test --locked --no-fail-fast
+
+chaos: setup ## 1,000,000 records under fire; TIDEGATE_CHAOS_SEED, _RECORDS, _RUNS
+	TIDEGATE_CHAOS_RECORDS=$${TIDEGATE_CHAOS_RECORDS:-1000000} cargo test --locked --test chaos -- --nocapture s1_nothing
 
 lint: setup-build ## format, clippy, licences and advisories
 	cargo fmt --all --check

@@ -50,12 +50,7 @@ impl Broker {
         );
         let secure = login.map(|(user, password)| secure_listener(dir, user, password)).unwrap_or_default();
         fs::write(dir.join("server.properties"), own + &shared + &secure).unwrap();
-        let format = java(dir, "128m", "1")
-            .args(["kafka.tools.StorageTool", "format", "--cluster-id", "AAAAAAAAAAAAAAAAAAAAAQ", "--config"])
-            .arg(dir.join("server.properties"))
-            .output()
-            .unwrap_or_else(|error| panic!("`java` cannot be started ({error}): {REMEDY}"));
-        assert!(format.status.success(), "the broker's directory cannot be formatted: {format:?}; {REMEDY}");
+        format_data(dir);
         let mut broker = Self { server, port, secure_port };
         broker.restart();
         broker
@@ -63,12 +58,7 @@ impl Broker {
 
     /// Starts the broker again on its data and ports, and waits until it answers.
     pub fn restart(&mut self) {
-        let mut java = java(self.server.dir(), "256m", "4");
-        java.arg("kafka.Kafka").arg(self.server.dir().join("server.properties"));
-        let client: BaseConsumer =
-            ClientConfig::new().set("bootstrap.servers", self.bootstrap()).set("log_level", "0").create().unwrap();
-        let wait = Duration::from_millis(500);
-        self.server.start(&java, || client.fetch_metadata(None, wait).is_ok_and(|found| !found.brokers().is_empty()));
+        start(&mut self.server, &format!("127.0.0.1:{}", self.port));
     }
 
     /// Ends the broker as a crash would.
@@ -98,25 +88,50 @@ impl Broker {
 
     /// Creates a topic and waits until the broker knows it.
     pub async fn create_topic(&self, name: &str, partitions: i32, config: &[(&str, &str)]) {
-        let admin: AdminClient<DefaultClientContext> =
-            ClientConfig::new().set("bootstrap.servers", self.bootstrap()).create().unwrap();
-        let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
-        for (key, value) in config {
-            topic = topic.set(key, value);
-        }
-        let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(30)));
-        for result in admin.create_topics([&topic], &options).await.unwrap() {
-            result.unwrap();
-        }
-        for _ in 0..100 {
-            let metadata = admin.inner().fetch_metadata(Some(name), Duration::from_secs(5)).unwrap();
-            if metadata.topics().iter().any(|topic| topic.partitions().len() == usize::try_from(partitions).unwrap()) {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        panic!("topic `{name}` did not appear");
+        create_topic(&self.bootstrap(), name, partitions, 1, config).await;
     }
+}
+
+/// Creates a topic and waits until the brokers know it.
+pub(super) async fn create_topic(bootstrap: &str, name: &str, partitions: i32, replicas: i32, config: &[(&str, &str)]) {
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", bootstrap).create().unwrap();
+    let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(replicas));
+    for (key, value) in config {
+        topic = topic.set(key, value);
+    }
+    let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(30)));
+    for result in admin.create_topics([&topic], &options).await.unwrap() {
+        result.unwrap();
+    }
+    for _ in 0..100 {
+        let metadata = admin.inner().fetch_metadata(Some(name), Duration::from_secs(5)).unwrap();
+        if metadata.topics().iter().any(|topic| topic.partitions().len() == usize::try_from(partitions).unwrap()) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("topic `{name}` did not appear");
+}
+
+/// Makes the folder's `server.properties` and data belong together.
+pub(super) fn format_data(dir: &Path) {
+    let format = java(dir, "128m", "1")
+        .args(["kafka.tools.StorageTool", "format", "--cluster-id", "AAAAAAAAAAAAAAAAAAAAAQ", "--config"])
+        .arg(dir.join("server.properties"))
+        .output()
+        .unwrap_or_else(|error| panic!("`java` cannot be started ({error}): {REMEDY}"));
+    assert!(format.status.success(), "the broker's directory cannot be formatted: {format:?}; {REMEDY}");
+}
+
+/// Starts a broker on its data and ports, and waits until it answers.
+pub(super) fn start(server: &mut Server, bootstrap: &str) {
+    let mut java = java(server.dir(), "256m", "4");
+    java.arg("kafka.Kafka").arg(server.dir().join("server.properties"));
+    let client: BaseConsumer =
+        ClientConfig::new().set("bootstrap.servers", bootstrap).set("log_level", "0").create().unwrap();
+    let wait = Duration::from_millis(500);
+    server.start(&java, || client.fetch_metadata(None, wait).is_ok_and(|found| !found.brokers().is_empty()));
 }
 
 /// The properties of a listener with TLS and SASL.

@@ -19,6 +19,8 @@ const START_PATIENCE: Duration = Duration::from_secs(90);
 const LOOK: Duration = Duration::from_millis(20);
 /// How much of its log a server that did not come up leaves in the panic.
 const LOG_LINES: usize = 30;
+/// What a server prints, in its folder.
+const LOG: &str = "server.log";
 /// Ends the server when its standard input is closed, which happens when the test process ends, in whatever way. The
 /// server's own children go first, while it is stopped and can make no new ones.
 const WATCHDOG: &str = r#"log=$1; shift; exec 3<&0
@@ -34,11 +36,50 @@ pub struct Server {
     running: Option<Running>,
 }
 
-struct Running {
+/// A program that runs, and ends when this process does.
+pub struct Running {
     shell: Child,
-    /// Held open: its end is the server's.
+    /// Held open: its end is the program's.
     lifeline: ChildStdin,
     pid: u32,
+}
+
+impl Running {
+    /// Runs the command in the folder; what it prints goes to the end of the log.
+    pub fn start(name: &str, command: &Command, dir: &Path, log: &Path) -> Self {
+        let mut shell = Command::new("sh")
+            .args(["-c", WATCHDOG, name])
+            .arg(log)
+            .arg(command.get_program())
+            .args(command.get_args())
+            .envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))))
+            .current_dir(dir)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lifeline = shell.stdin.take().unwrap();
+        let mut line = String::new();
+        BufReader::new(shell.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        Self { shell, lifeline, pid: line.trim().parse().unwrap() }
+    }
+
+    /// The program's process.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// How the program ended, once it has: its code, or 128 and the number of the signal that ended it.
+    pub fn ended(&mut self) -> Option<i32> {
+        self.shell.try_wait().unwrap().map(|status| status.code().unwrap_or(-1))
+    }
+
+    /// Ends the program and its children as a crash would.
+    pub fn kill(self) {
+        let Self { mut shell, lifeline, .. } = self;
+        drop(lifeline);
+        shell.wait().unwrap();
+    }
 }
 
 impl Server {
@@ -70,26 +111,12 @@ impl Server {
     /// The same, for a server whose first attempts may fail.
     pub fn try_start(&mut self, command: &Command, mut answers: impl FnMut() -> bool) -> Result<(), String> {
         assert!(self.running.is_none(), "{} runs already", self.name);
-        let mut shell = Command::new("sh")
-            .args(["-c", WATCHDOG, self.name])
-            .arg(self.log())
-            .arg(command.get_program())
-            .args(command.get_args())
-            .envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))))
-            .current_dir(&self.dir)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let lifeline = shell.stdin.take().unwrap();
-        let mut line = String::new();
-        BufReader::new(shell.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let running = self.running.insert(Running { shell, lifeline, pid: line.trim().parse().unwrap() });
+        let running = self.running.insert(Running::start(self.name, command, &self.dir, &self.dir.join(LOG)));
         let started = Instant::now();
         loop {
             // Looked at first: what answers on the port of a server that has ended is another one.
-            let failed = match running.shell.try_wait().unwrap() {
-                Some(status) => status.to_string(),
+            let failed = match running.ended() {
+                Some(code) => format!("code {code}"),
                 None if started.elapsed() > START_PATIENCE => format!("no answer in {START_PATIENCE:?}"),
                 None if answers() => return Ok(()),
                 None => {
@@ -104,9 +131,9 @@ impl Server {
 
     /// Ends the server as a crash would.
     pub fn kill(&mut self) {
-        let Some(Running { mut shell, lifeline, .. }) = self.running.take() else { return };
-        drop(lifeline);
-        shell.wait().unwrap();
+        if let Some(running) = self.running.take() {
+            running.kill();
+        }
     }
 
     /// Ends the server as an operator would, with the signal (`-TERM`) that it takes for an order to end.
@@ -129,8 +156,9 @@ impl Server {
         lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
     }
 
-    fn log(&self) -> PathBuf {
-        self.dir.join("server.log")
+    /// Where the server writes its log.
+    pub fn log(&self) -> PathBuf {
+        self.dir.join(LOG)
     }
 }
 

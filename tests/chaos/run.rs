@@ -1,0 +1,397 @@
+//! One run from its first broker to its verdict.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::{Message, Offset as Position, TopicPartitionList};
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+
+use super::arrivals::{Arrivals, Files, Results, audited, committed, ends};
+use super::faults::{end, look, perform};
+use super::feed::feed;
+use super::hosts::Host;
+use super::plan::{HOSTS, Plan, SESSION_TIMEOUT, Size};
+use super::proxy::Proxy;
+use super::stamps::key;
+use super::support::child::{REMEDY, own_dir, run_dir, target_dir};
+use super::support::cluster::Cluster;
+use super::support::servers::Postgres;
+use super::verdict::{Repeats, SinkVerdict, judge};
+use super::world::{
+    GROUP, GUARDED, KEYS, LETTERS, PARTITIONS, Parts, RESULTS, RESULTS_PARTITIONS, SOURCE, WINDOW_RECORDS, World,
+};
+
+/// How often hosts and commits are looked at.
+const LOOK: Duration = Duration::from_millis(300);
+/// What the end of a run takes at most, once everything is committed.
+const LAST_WORDS: Duration = Duration::from_secs(60);
+
+/// Every proposed row is noted, also where the upsert keeps one row for each key.
+const TABLES: &str = "
+CREATE TABLE latest(k text PRIMARY KEY, p int, n bigint, host text, nonce bigint, epoch bigint, written_at bigint);
+CREATE TABLE audit(id bigserial, p int, n bigint, host text, nonce bigint, epoch bigint);
+CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+  INSERT INTO audit(p, n, host, nonce, epoch) VALUES (NEW.p, NEW.n, NEW.host, NEW.nonce, NEW.epoch);
+  RETURN NEW;
+END $$;
+CREATE TRIGGER note BEFORE INSERT ON latest FOR EACH ROW EXECUTE FUNCTION note();
+ALTER TABLE latest OWNER TO tidegate;
+ALTER TABLE audit OWNER TO tidegate";
+
+/// Runs once.
+///
+/// # Errors
+/// What went wrong, with everything that helps to find out why.
+pub fn run(seed: u64, size: &Size) -> Result<String, String> {
+    let mut random = Rng::with_seed(seed);
+    let plan = Plan::draw(size.steps, &mut random);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let world = build(size, &runtime);
+    world.note(format!("seed {seed}: {} records, {} steps", size.records, size.steps));
+    let verdict = world.part("the run", || drive(&world, &plan, &random.fork()));
+    match (verdict, world.failure()) {
+        (Some(verdict), None) => {
+            let _ = fs::remove_dir_all(&world.dir);
+            Ok(format!("chaos, seed {seed}: {verdict}"))
+        }
+        (_, failure) => Err(failed(seed, &world, &failure.unwrap_or_default())),
+    }
+}
+
+fn guest() -> PathBuf {
+    let path = target_dir().join("guests/stamp.wasm");
+    assert!(path.exists(), "`{}` is not built: {REMEDY}", path.display());
+    path
+}
+
+fn configuration(bootstrap: &str, dsn: &str) -> Value {
+    let mut document = json!({
+        "kafka": {
+            "brokers": bootstrap,
+            "source_topic": SOURCE,
+            "group": GROUP,
+            "properties": {
+                "session.timeout.ms": SESSION_TIMEOUT.as_millis().to_string(),
+                "heartbeat.interval.ms": "500",
+                "max.poll.interval.ms": "10000",
+            },
+            "revoke_budget_seconds": 2,
+        },
+        "checkpoint": { "interval_seconds": 0.7 },
+        "window": { "max_records": WINDOW_RECORDS },
+        "executor": { "drain_timeout_seconds": 15 },
+        "collect": { "component": guest(), "options": { "host": "", "table": "latest", "file": "stamps.jsonl" } },
+        "sinks": {
+            "kafka": { "results": { "topic": RESULTS } },
+            "postgres": { "main": { "dsn": dsn, "key": ["k"] } },
+            "filesystem": { "log": { "base_path": "" } },
+        },
+    });
+    if GUARDED {
+        document["sinks"]["postgres"]["main"]["upsert"] = json!({ "guard": "written_at" });
+    }
+    document
+}
+
+fn build(size: &Size, runtime: &Runtime) -> World {
+    const { assert!(WINDOW_RECORDS < KEYS, "no key twice in one call") };
+    let started = Instant::now();
+    let dir = own_dir(&run_dir(), "chaos");
+    let (cluster, postgres) = std::thread::scope(|scope| {
+        let postgres = scope.spawn(Postgres::start);
+        (Cluster::start(), postgres.join().unwrap())
+    });
+    let database = postgres.database("chaos");
+    postgres.psql(&database, TABLES);
+    let proxy = Proxy::start(runtime.handle(), postgres.port());
+    runtime.block_on(async {
+        cluster.create_topic(SOURCE, i32::try_from(PARTITIONS).unwrap()).await;
+        cluster.create_topic(RESULTS, RESULTS_PARTITIONS).await;
+    });
+    let dsn = format!("postgresql://tidegate:secret@127.0.0.1:{}/{database}?sslmode=disable", proxy.port());
+    let configuration = configuration(&cluster.bootstrap(), &dsn);
+    let hosts: Vec<Host> = (0..HOSTS).map(|index| Host::new(index, &dir, configuration.clone())).collect();
+    let files = Files::new(hosts.iter().map(Host::file).collect(), KEYS);
+    let reader = || -> BaseConsumer {
+        cluster.client().set("group.id", GROUP).set("enable.auto.commit", "false").create().unwrap()
+    };
+    let results = Results::new(reader(), RESULTS, RESULTS_PARTITIONS, KEYS);
+    let arrivals = Arrivals::new(files, results, PARTITIONS);
+    let onlooker = reader();
+    World::new(Parts {
+        size: size.clone(),
+        dir,
+        cluster,
+        postgres,
+        database,
+        proxy,
+        hosts,
+        arrivals,
+        onlooker,
+        started,
+    })
+}
+
+/// Feeds, joins, breaks, settles and judges.
+fn drive(world: &World, plan: &Plan, random: &Rng) -> Result<String, String> {
+    let ends = std::thread::scope(|scope| {
+        let feeding = scope.spawn(|| world.part("the feed", || feed(world, random.clone())));
+        scope.spawn(|| world.part("the watch", || watch(world)));
+        for (index, join) in plan.joins.iter().enumerate() {
+            scope.spawn(move || {
+                world.part("a host's start", || {
+                    world.sleep(*join)?;
+                    let life = world.hosts[index].lock().unwrap().start();
+                    world.note(format!("{life} starts"));
+                    Ok(())
+                })
+            });
+        }
+        let done = world.part("the plan", || {
+            follow(world, plan)?;
+            let ends = feeding.join().unwrap().ok_or("stopped")?;
+            world.note("all is written");
+            settle(world, &ends)?;
+            Ok(ends)
+        });
+        // The watch ends, and hosts may.
+        world.end();
+        done.ok_or_else(|| "stopped".to_owned())
+    })?;
+    for host in &world.hosts {
+        let mut host = host.lock().unwrap();
+        if host.is_running() {
+            end(world, &mut host)?;
+        }
+    }
+    world.note("all hosts have ended");
+    conclude(world, plan, &ends)
+}
+
+/// Follows the plan, one step after the other, while records flow.
+fn follow(world: &World, plan: &Plan) -> Result<(), String> {
+    for (number, step) in plan.steps.iter().enumerate() {
+        // Half of what belongs to the steps before has to be on its way, and everybody to have joined before the first.
+        let wanted = world.share(number as f64 + 0.5);
+        let in_time = world.wait(world.size.faults_until, || {
+            world.written.load(Ordering::Relaxed) >= wanted && (number > 0 || everybody_serves(world))
+        })?;
+        if !in_time || world.started.elapsed() > world.size.faults_until {
+            world.note(format!("time is up after {number} of {} steps", plan.steps.len()));
+            break;
+        }
+        world.begun.store(number + 1, Ordering::Relaxed);
+        let done = std::thread::scope(|scope| {
+            let faults = step.faults.iter().map(|fault| {
+                let name = fault.to_string();
+                scope.spawn(move || world.part(&name, || perform(world, *fault)))
+            });
+            let faults: Vec<_> = faults.collect();
+            faults.into_iter().map(|fault| fault.join().unwrap()).collect::<Option<Vec<()>>>()
+        });
+        done.ok_or("stopped")?;
+        world.sleep(step.pause)?;
+    }
+    world.begun.store(world.size.steps + 1, Ordering::Relaxed);
+    world.note("no more faults");
+    Ok(())
+}
+
+fn everybody_serves(world: &World) -> bool {
+    world.hosts.iter().all(|host| !host.lock().unwrap().told(": assigned partition=").is_empty())
+}
+
+/// Looks at hosts that nobody is busy with, and at what is committed.
+fn watch(world: &World) -> Result<(), String> {
+    while !world.is_over() {
+        for host in &world.hosts {
+            if let Ok(mut host) = host.try_lock() {
+                look(world, &mut host)?;
+            }
+        }
+        let committed = committed(&world.onlooker, SOURCE, PARTITIONS)?;
+        world.committed.store(committed.iter().map(|&offset| u64::from(offset)).sum(), Ordering::Relaxed);
+        std::thread::sleep(LOOK);
+    }
+    Ok(())
+}
+
+/// Waits until everything is committed.
+fn settle(world: &World, ends: &[u32]) -> Result<(), String> {
+    let all: u64 = ends.iter().map(|&end| u64::from(end)).sum();
+    if !world.wait(world.size.all_until, || world.committed.load(Ordering::Relaxed) >= all)? {
+        let committed = world.committed.load(Ordering::Relaxed);
+        let tails: Vec<String> = world.hosts.iter().map(|host| host.lock().unwrap().tail()).collect();
+        let limit = world.size.all_until;
+        return Err(format!("{committed} of {all} records are committed in {limit:?}\n{}", tails.join("\n")));
+    }
+    let committed = world.check()?;
+    world.note("all is committed, and has arrived");
+    if committed != ends { Err(format!("committed {committed:?}, written {ends:?}")) } else { Ok(()) }
+}
+
+/// Reads everything once more, from its beginning, and judges it.
+fn conclude(world: &World, plan: &Plan, ends: &[u32]) -> Result<String, String> {
+    let started = Instant::now();
+    log_is_as_written(world, ends)?;
+    let postgres = world.postgres.read().unwrap();
+    let mut arrivals = world.arrivals.lock().unwrap();
+    arrivals.files.update();
+    arrivals.results.update()?;
+    let stopped = world.stopped.lock().unwrap().clone();
+    let rows = [audited(&postgres, &world.database)];
+    let verdicts = [
+        judge("postgres", &rows, ends, &stopped, Repeats::WholeCalls),
+        judge("filesystem", &arrivals.files.arrivals, ends, &stopped, Repeats::Never),
+        judge("kafka", &arrivals.results.arrivals, ends, &stopped, Repeats::Never),
+    ];
+    let lives: Vec<u16> = world.hosts.iter().map(|host| host.lock().unwrap().lives()).collect();
+    let mut text = String::new();
+    let faults: usize = plan.steps.iter().map(|step| step.faults.len()).sum();
+    let _ = writeln!(
+        text,
+        "{} records in {:.0?}, {} of {} steps ({faults} faults in all), hosts of {lives:?} lives",
+        ends.iter().map(|&end| u64::from(end)).sum::<u64>(),
+        world.started.elapsed(),
+        world.begun.load(Ordering::Relaxed).min(plan.steps.len()),
+        plan.steps.len(),
+    );
+    let told = |word| world.hosts.iter().map(|host| host.lock().unwrap().told(word).len()).sum::<usize>();
+    let _ = writeln!(
+        text,
+        "{} assignments of a partition, {} revocations, {} losses, {} rewinds, {} lives stopped past their session",
+        told(": assigned partition="),
+        told("lost=false"),
+        told("lost=true"),
+        told("starting over from the watermark"),
+        stopped.len(),
+    );
+    let _ = writeln!(text, "{}", SinkVerdict::head());
+    verdicts.iter().for_each(|verdict| {
+        let _ = writeln!(text, "{verdict}");
+    });
+    let mut wrong: Vec<String> = Vec::new();
+    if !verdicts.iter().all(SinkVerdict::is_good) {
+        wrong.push("a sink does not have what it should".into());
+    }
+    let foreign: u64 = verdicts[0].zombies + verdicts[0].late;
+    if GUARDED || foreign == 0 {
+        wrong.extend(newest_rows(&postgres, &world.database, ends));
+    } else {
+        let _ = writeln!(text, "the rows of PostgreSQL are not compared: others may have been written last");
+    }
+    wrong.extend(letters(world));
+    let cut = arrivals.files.cut;
+    if cut > lives.iter().map(|&lives| usize::from(lives)).sum::<usize>() {
+        wrong.push(format!("{cut} lines are cut off"));
+    }
+    for host in &world.hosts {
+        wrong.extend(host.lock().unwrap().told("panicked"));
+    }
+    if started.elapsed() > LAST_WORDS {
+        wrong.push(format!("the verdict took {:?}", started.elapsed()));
+    }
+    if wrong.is_empty() { Ok(text) } else { Err(format!("{text}{}", wrong.join("\n"))) }
+}
+
+/// The feed's own promise: a record's number is its offset.
+fn log_is_as_written(world: &World, expected: &[u32]) -> Result<(), String> {
+    let found = ends(&world.onlooker, SOURCE, PARTITIONS)?;
+    let wanted: Vec<i64> = expected.iter().map(|&end| i64::from(end)).collect();
+    if found != wanted {
+        return Err(format!("the source ends at {found:?}, and {wanted:?} was written"));
+    }
+    let consumer: BaseConsumer = world.cluster.client().set("group.id", "reader").create().unwrap();
+    let mut list = TopicPartitionList::new();
+    for partition in 0..PARTITIONS {
+        list.add_partition_offset(SOURCE, i32::try_from(partition).unwrap(), Position::Beginning).unwrap();
+    }
+    consumer.assign(&list).unwrap();
+    for _ in 0..wanted.iter().sum::<i64>() {
+        let record =
+            consumer.poll(LAST_WORDS).ok_or("the source cannot be read")?.map_err(|error| error.to_string())?;
+        let (p, n) = (record.partition(), record.offset());
+        let key = key(u16::try_from(p).unwrap(), u32::try_from(n).unwrap(), KEYS);
+        let value = format!(r#"{{"p":{p},"n":{n},"k":"{key}"}}"#);
+        if record.payload() != Some(value.as_bytes()) {
+            return Err(format!("the source has another record at [{p}]@{n} than {value}"));
+        }
+    }
+    Ok(())
+}
+
+/// Each key's row has to be that of its newest record.
+fn newest_rows(postgres: &Postgres, database: &str, ends: &[u32]) -> Vec<String> {
+    let rows = postgres.psql(database, "SELECT k, n FROM latest");
+    let found: std::collections::HashMap<&str, u32> = rows
+        .lines()
+        .filter_map(|row| row.split_once('|').map(|(key, number)| (key, number.parse().unwrap())))
+        .collect();
+    let mut wrong = Vec::new();
+    for (p, &end) in ends.iter().enumerate() {
+        for n in end.saturating_sub(KEYS)..end {
+            let key = key(u16::try_from(p).unwrap(), n, KEYS);
+            if found.get(key.as_str()) != Some(&n) {
+                wrong.push(format!(
+                    "S76a: PostgreSQL has {:?} under `{key}`, whose newest is {n}",
+                    found.get(key.as_str())
+                ));
+            }
+        }
+    }
+    wrong.truncate(20);
+    wrong
+}
+
+/// Nothing was refused, so that there is no dead letter.
+fn letters(world: &World) -> Option<String> {
+    let metadata = world.onlooker.fetch_metadata(Some(LETTERS), LAST_WORDS).ok()?;
+    let partitions = metadata.topics().iter().map(|topic| topic.partitions().len()).sum();
+    match ends(&world.onlooker, LETTERS, partitions) {
+        Ok(ends) if ends.iter().all(|&end| end == 0) => None,
+        Ok(ends) => {
+            let told: Vec<String> =
+                world.hosts.iter().flat_map(|host| host.lock().unwrap().told("dead-lettered")).collect();
+            Some(format!("`{LETTERS}` has letters: {ends:?}\n{}", told.join("\n")))
+        }
+        Err(error) => Some(error),
+    }
+}
+
+/// What is told of a failed run, whose files are kept.
+fn failed(seed: u64, world: &World, failure: &str) -> String {
+    for host in &world.hosts {
+        host.lock().unwrap_or_else(std::sync::PoisonError::into_inner).kill();
+    }
+    for (name, log) in world.cluster.logs() {
+        let _ = fs::write(world.dir.join(name), log);
+    }
+    let _ = fs::write(world.dir.join("journal.txt"), format!("{}\n{failure}\n", world.journal()));
+    let kept = keep(&world.dir, seed).unwrap_or_else(|_| world.dir.clone());
+    let records = match world.size.live {
+        true => format!("TIDEGATE_CHAOS_RECORDS={} ", world.size.records),
+        false => String::new(),
+    };
+    format!(
+        "seed {seed}: {failure}\n\nwhat was done, by seconds:\n{}\n\nlogs and files: {}\n\
+         again: {records}TIDEGATE_CHAOS_SEED={seed} cargo test --test chaos -- --nocapture s1_nothing\n\
+         (the same faults at the same steps; what the machine does meanwhile differs from run to run)",
+        world.journal(),
+        kept.display(),
+    )
+}
+
+fn keep(dir: &Path, seed: u64) -> std::io::Result<PathBuf> {
+    let place = target_dir().join("chaos");
+    fs::create_dir_all(&place)?;
+    let kept = place.join(format!("seed-{seed}-{}", std::process::id()));
+    let _ = fs::remove_dir_all(&kept);
+    fs::rename(dir, &kept)?;
+    Ok(kept)
+}
