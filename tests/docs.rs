@@ -231,3 +231,35 @@ fn every_link_to_a_file_leads_there() {
         }
     }
 }
+
+/// Every test that a page names as its proof is one.
+#[test]
+fn every_test_named_as_proof_is_there() {
+    let sources: Vec<String> = ["tests", "host/src"].iter().flat_map(|folder| rust_files(&root().join(folder))).collect();
+    let mut named = 0;
+    for page in pages() {
+        let text = fs::read_to_string(&page).unwrap();
+        for name in text.split('`').skip(1).step_by(2) {
+            let is_proof = name.split('_').count() > 3 && name.bytes().all(|b| b == b'_' || b.is_ascii_alphanumeric());
+            if is_proof && name.bytes().all(|b| !b.is_ascii_uppercase()) {
+                let known = sources.iter().any(|source| source.contains(&format!("fn {name}(")));
+                assert!(known, "{} names `{name}`, which is no test", page.display());
+                named += 1;
+            }
+        }
+    }
+    assert!(named > 20, "only {named} proofs were found");
+}
+
+fn rust_files(folder: &Path) -> Vec<String> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(rust_files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(fs::read_to_string(&path).unwrap());
+        }
+    }
+    files
+}
