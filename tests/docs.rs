@@ -235,7 +235,8 @@ fn every_link_to_a_file_leads_there() {
 /// Every test that a page names as its proof is one.
 #[test]
 fn every_test_named_as_proof_is_there() {
-    let sources: Vec<String> = ["tests", "host/src"].iter().flat_map(|folder| rust_files(&root().join(folder))).collect();
+    let sources: Vec<String> =
+        ["tests", "host/src"].iter().flat_map(|folder| rust_files(&root().join(folder))).collect();
     let mut named = 0;
     for page in pages() {
         let text = fs::read_to_string(&page).unwrap();

@@ -57,7 +57,8 @@ pub enum Command {
 pub enum Abort {
     /// A plugin or Tidegate failed; counts towards the limit (S41).
     Failure,
-    /// A destination failed, or a buffer went away through no fault of this partition; never counts (S41).
+    /// A destination failed, a buffer went away through no fault of this partition, or the source left out what is owed; never
+    /// counts (S41).
     Destination,
     /// A sync failed, so what was written since the last one that held may not be on the disk: back to where that was.
     Unsynced,
