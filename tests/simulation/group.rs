@@ -55,6 +55,13 @@ pub struct Claim {
     patience: BTreeMap<(Call, usize), Patience>,
 }
 
+impl Claim {
+    /// A rewind that fails is backed off from, which takes the place of the wait that a flush had asked for.
+    pub fn forget_wait(&mut self) {
+        self.patience.remove(&(Call::Flush, 2));
+    }
+}
+
 /// What happens to a member at an await point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -67,8 +74,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    pub const ALL: [Self; 6] =
-        [Self::Revoked, Self::Lost, Self::Crashed, Self::Stopped, Self::Suspended, Self::Jumped];
+    pub const ALL: [Self; 6] = [Self::Revoked, Self::Lost, Self::Crashed, Self::Stopped, Self::Suspended, Self::Jumped];
 
     pub const fn name(self) -> &'static str {
         match self {
@@ -195,10 +201,8 @@ impl World {
         let member = self.claims[claim].member;
         let others = self.claims_of(member, |standing| standing == Standing::Held);
         let too = self.random.u8(0..4) == 0;
-        let taken: Vec<usize> = others
-            .into_iter()
-            .filter(|other| *other == claim || (too && !self.claims[*other].revoking))
-            .collect();
+        let taken: Vec<usize> =
+            others.into_iter().filter(|other| *other == claim || (too && !self.claims[*other].revoking)).collect();
         for taken in &taken {
             self.claims[*taken].revoking = true;
         }

@@ -57,8 +57,8 @@ struct Worker<R, C: Clock> {
     added: BTreeMap<usize, Vec<Added>>,
     fault: Option<Fault>,
     held_bytes: u64,
-    /// Checkpoints in a row that met backpressure (S33).
-    refused: u32,
+    /// How often in a row a buffering sink's flush met backpressure (S33).
+    refused: BTreeMap<usize, u32>,
 }
 
 impl<R: Reader, C: Clock> Worker<R, C> {
@@ -66,7 +66,17 @@ impl<R: Reader, C: Clock> Worker<R, C> {
         let buffering = shared.sinks.iter().map(|slot| slot.description.style == Style::Buffering).collect();
         let core = Partition::new(shared.settings.limits(), buffering, reader.start(), shared.clock.now());
         let source = reader.partition().clone();
-        Self { shared, reader, source, core, window: None, added: BTreeMap::new(), fault: None, held_bytes: 0, refused: 0 }
+        Self {
+            shared,
+            reader,
+            source,
+            core,
+            window: None,
+            added: BTreeMap::new(),
+            fault: None,
+            held_bytes: 0,
+            refused: BTreeMap::new(),
+        }
     }
 
     async fn run(&mut self, orders: &mut watch::Receiver<Order>) -> Option<Fault> {
@@ -152,7 +162,8 @@ impl<R: Reader, C: Clock> Worker<R, C> {
             }
             Command::Pause(wait) => {
                 self.reader.set_paused(true).await.map_err(Stop::abort)?;
-                self.shared.hold(Duration::from_millis(wait), self.refused > 1).await;
+                let repeated = self.refused.values().any(|times| *times > 1);
+                self.shared.hold(Duration::from_millis(wait), repeated).await;
                 self.reader.set_paused(false).await.map_err(Stop::abort)?;
                 self.core.waited(self.shared.clock.now());
                 Ok(())
@@ -173,10 +184,7 @@ impl<R: Reader, C: Clock> Worker<R, C> {
                 self.shared.counters.aborts.add(1);
                 let to = self.core.watermark();
                 match abort {
-                    Abort::Backpressure(_) => {
-                        self.refused += 1;
-                        tracing::info!(partition = %self.source, %fault, "backpressure");
-                    }
+                    Abort::Backpressure(_) => tracing::info!(partition = %self.source, %fault, "backpressure"),
                     _ => tracing::warn!(partition = %self.source, %fault, to, "starting over from the watermark"),
                 }
                 if !self.core.abort(abort) {
@@ -319,9 +327,15 @@ impl<R: Reader, C: Clock> Worker<R, C> {
                     Err(error) => Err(error),
                 };
                 let (rows, answer) = joined(&self.source, sink, &added, answer);
-                self.shared.settle(Way::AddAndFlush, rows, Some(answer)).await?;
+                if let Err(stop) = self.shared.settle(Way::AddAndFlush, rows, Some(answer)).await {
+                    if matches!(stop, Stop::Abort(Abort::Backpressure(_), _)) {
+                        *self.refused.entry(sink).or_default() += 1;
+                    }
+                    return Err(stop);
+                }
             }
         }
+        self.refused.remove(&sink);
         self.core.flushed(sink);
         Ok(())
     }
@@ -338,7 +352,6 @@ impl<R: Reader, C: Clock> Worker<R, C> {
             })?;
         }
         self.core.synced();
-        self.refused = 0;
         Ok(())
     }
 
