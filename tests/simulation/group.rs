@@ -36,6 +36,8 @@ pub enum Standing {
 pub struct Patience {
     until: Duration,
     in_a_row: u32,
+    /// A call is under way; one that is given up never answers, and what it would have said is not known.
+    open: bool,
 }
 
 /// One partition given to one member, from the assignment to the release.
@@ -56,9 +58,9 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// A rewind that fails is backed off from, which takes the place of the wait that a flush had asked for.
+    /// A rewind that fails is backed off from, which takes the place of the wait that a sink had asked for.
     pub fn forget_wait(&mut self) {
-        self.patience.remove(&(Call::Flush, 2));
+        self.patience.clear();
     }
 }
 
@@ -98,7 +100,12 @@ impl World {
             self.violate(format!("[{partition}] {} began after its loss was told to member {member}", call.name()));
         }
         let now = self.time_of(member);
-        let early = self.claims[claim].patience.get(&(call, sink)).is_some_and(|asked| now < asked.until);
+        let early = self.claims[claim].patience.get_mut(&(call, sink)).is_some_and(|asked| {
+            if std::mem::replace(&mut asked.open, true) {
+                asked.in_a_row = 0;
+            }
+            now < asked.until
+        });
         if early {
             self.violate(format!("[{partition}] {} came again before the wait it had asked for", call.name()));
         }
@@ -109,6 +116,7 @@ impl World {
     pub fn answered(&mut self, claim: usize, call: Call, sink: usize, wait: Option<Duration>) {
         let now = self.time_of(self.claims[claim].member);
         let patience = self.claims[claim].patience.entry((call, sink)).or_default();
+        patience.open = false;
         patience.in_a_row = if wait.is_some() { patience.in_a_row + 1 } else { 0 };
         let least = Duration::from_millis(if patience.in_a_row > 2 { 100 } else { 0 });
         patience.until = wait.map_or(Duration::ZERO, |wait| now + wait.max(least));
