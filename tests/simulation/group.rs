@@ -36,6 +36,8 @@ pub enum Standing {
 pub struct Patience {
     until: Duration,
     in_a_row: u32,
+    /// A call is under way; one that is given up never answers, and what it would have said is not known.
+    open: bool,
 }
 
 /// One partition given to one member, from the assignment to the release.
@@ -53,6 +55,13 @@ pub struct Claim {
     /// When the revocation was told, with the time that the member had spent in `release` by then.
     pub told: Option<(Instant, Duration)>,
     patience: BTreeMap<(Call, usize), Patience>,
+}
+
+impl Claim {
+    /// A rewind that fails is backed off from, which takes the place of the wait that a sink had asked for.
+    pub fn forget_wait(&mut self) {
+        self.patience.clear();
+    }
 }
 
 /// What happens to a member at an await point.
@@ -91,7 +100,12 @@ impl World {
             self.violate(format!("[{partition}] {} began after its loss was told to member {member}", call.name()));
         }
         let now = self.time_of(member);
-        let early = self.claims[claim].patience.get(&(call, sink)).is_some_and(|asked| now < asked.until);
+        let early = self.claims[claim].patience.get_mut(&(call, sink)).is_some_and(|asked| {
+            if std::mem::replace(&mut asked.open, true) {
+                asked.in_a_row = 0;
+            }
+            now < asked.until
+        });
         if early {
             self.violate(format!("[{partition}] {} came again before the wait it had asked for", call.name()));
         }
@@ -102,6 +116,7 @@ impl World {
     pub fn answered(&mut self, claim: usize, call: Call, sink: usize, wait: Option<Duration>) {
         let now = self.time_of(self.claims[claim].member);
         let patience = self.claims[claim].patience.entry((call, sink)).or_default();
+        patience.open = false;
         patience.in_a_row = if wait.is_some() { patience.in_a_row + 1 } else { 0 };
         let least = Duration::from_millis(if patience.in_a_row > 2 { 100 } else { 0 });
         patience.until = wait.map_or(Duration::ZERO, |wait| now + wait.max(least));

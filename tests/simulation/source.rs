@@ -223,6 +223,7 @@ impl Reader for FakeReader {
         if world.chance(|weights| weights.seek_fault) {
             world.mark("seek failed");
             world.claims[self.claim].excused = true;
+            world.claims[self.claim].forget_wait();
             return Err(Fault::host("simulated: seek failed"));
         }
         // S34a: a seek that says it worked and did not. Never often enough in a row to pass for a deleted record.

@@ -122,7 +122,9 @@ impl World {
         let gap = [15, 60, 250][random.usize(0..3)];
         let aim = Aim::draw(&mut random, gap);
         let (window_hook, delivery_hook) = (random.bool(), random.bool());
-        Self {
+        let drawn = format!("{weights:?}, passthrough {passthrough}, window hook {window_hook}");
+        let only_patience = weights.is_patient() && weights.backpressure > 0.0;
+        let mut world = Self {
             random,
             weights,
             calm: false,
@@ -146,8 +148,12 @@ impl World {
             skew: 0,
             marks: BTreeMap::new(),
             violation: None,
-            trace: Vec::new(),
+            trace: vec![drawn],
+        };
+        if only_patience {
+            world.mark("nothing but patience asked for");
         }
+        world
     }
 
     pub fn note(&mut self, what: String) {

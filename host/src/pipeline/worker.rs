@@ -57,8 +57,8 @@ struct Worker<R, C: Clock> {
     added: BTreeMap<usize, Vec<Added>>,
     fault: Option<Fault>,
     held_bytes: u64,
-    /// Checkpoints in a row that met backpressure (S33).
-    refused: u32,
+    /// How often in a row a buffering sink's flush met backpressure (S33).
+    refused: BTreeMap<usize, u32>,
 }
 
 impl<R: Reader, C: Clock> Worker<R, C> {
@@ -75,7 +75,7 @@ impl<R: Reader, C: Clock> Worker<R, C> {
             added: BTreeMap::new(),
             fault: None,
             held_bytes: 0,
-            refused: 0,
+            refused: BTreeMap::new(),
         }
     }
 
@@ -163,7 +163,8 @@ impl<R: Reader, C: Clock> Worker<R, C> {
             }
             Command::Pause(wait) => {
                 self.reader.set_paused(true).await.map_err(Stop::abort)?;
-                self.shared.hold(Duration::from_millis(wait), self.refused > 1).await;
+                let repeated = self.refused.values().any(|times| *times > 1);
+                self.shared.hold(Duration::from_millis(wait), repeated).await;
                 self.reader.set_paused(false).await.map_err(Stop::abort)?;
                 self.core.waited(self.shared.clock.now());
                 Ok(())
@@ -184,10 +185,7 @@ impl<R: Reader, C: Clock> Worker<R, C> {
                 self.shared.counters.aborts.add(1);
                 let to = self.core.watermark();
                 match abort {
-                    Abort::Backpressure(_) => {
-                        self.refused += 1;
-                        tracing::info!(partition = %self.source, %fault, "backpressure");
-                    }
+                    Abort::Backpressure(_) => tracing::info!(partition = %self.source, %fault, "backpressure"),
                     _ => tracing::warn!(partition = %self.source, %fault, to, "starting over from the watermark"),
                 }
                 if !self.core.abort(abort) {
@@ -329,8 +327,16 @@ impl<R: Reader, C: Clock> Worker<R, C> {
         let mut stopped = None;
         for ((sink, _), answer) in added.iter().zip(answers) {
             match answer {
-                Ok(()) => self.core.flushed(*sink),
-                Err(stop) => stopped = Some(stop.after(stopped)),
+                Ok(()) => {
+                    self.refused.remove(sink);
+                    self.core.flushed(*sink);
+                }
+                Err(stop) => {
+                    if matches!(stop, Stop::Abort(Abort::Backpressure(_), _)) {
+                        *self.refused.entry(*sink).or_default() += 1;
+                    }
+                    stopped = Some(stop.after(stopped));
+                }
             }
         }
         stopped.map_or(Ok(()), Err)
@@ -348,7 +354,6 @@ impl<R: Reader, C: Clock> Worker<R, C> {
             })?;
         }
         self.core.synced();
-        self.refused = 0;
         Ok(())
     }
 
