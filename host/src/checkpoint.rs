@@ -13,6 +13,7 @@ pub mod window;
 use crate::model::Offset;
 use ledger::{Ledger, Obligation};
 use portion::Portion;
+use step::Phase;
 
 pub use step::{Abort, Command, Limits, Refused};
 
@@ -22,24 +23,8 @@ pub type Millis = u64;
 /// Commits tried for one checkpoint before the partition gives up (S12).
 pub const MAX_COMMIT_ATTEMPTS: u32 = 10;
 
-/// Rewinds that may find a record missing before it counts as deleted at the source (S34a).
-pub const MAX_REPEATED_REWINDS: u32 = 3;
-
 /// The longest that a read waits before the checkpoint is looked at again (S9).
 pub const LONGEST_READ: Millis = 1_000;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    Idle,
-    Window,
-    Flushing { next: usize },
-    Syncing,
-    Committing { attempt: u32, wait: bool },
-    Discarding,
-    Rewinding,
-    Waiting,
-    Ended,
-}
 
 /// One partition's way from window to commit. See the module's text.
 #[derive(Clone, Debug)]
@@ -58,11 +43,13 @@ pub struct Partition {
     created: Millis,
     records: u64,
     buffered_bytes: u64,
-    abort: Option<Abort>,
+    /// How long the destination asked to wait before anything comes again (S29). A failure on the way there does not undo it.
+    asked: Option<Millis>,
     counted_aborts: u32,
     failures: u32,
     progress: Offset,
-    owed: Option<(Offset, u32)>,
+    /// The lowest record that has to come again after a rewind (S34a).
+    owed: Option<Offset>,
     /// Nothing more will come: what is read is committed without waiting for the interval.
     hurried: bool,
     portion: Portion,
@@ -86,7 +73,7 @@ impl Partition {
             created: now,
             records: 0,
             buffered_bytes: 0,
-            abort: None,
+            asked: None,
             counted_aborts: 0,
             failures: 0,
             progress: start,
@@ -162,9 +149,9 @@ impl Partition {
                 Phase::Discarding => return Command::Discard,
                 Phase::Rewinding => return Command::Rewind(self.position()),
                 Phase::Waiting => {
-                    return match self.abort {
-                        Some(Abort::Backpressure(wait)) => Command::Pause(wait),
-                        _ => Command::BackOff { attempt: self.failures },
+                    return match self.asked {
+                        Some(wait) => Command::Pause(wait),
+                        None => Command::BackOff { attempt: self.failures },
                     };
                 }
                 Phase::Ended => return Command::End,
@@ -178,9 +165,8 @@ impl Partition {
     /// When the records are not the ones that have to come next; the partition then has to be aborted.
     pub fn opened(&mut self, offsets: &[Offset]) -> Result<(), Refused> {
         debug_assert_eq!(self.phase, Phase::Idle, "one window at a time");
-        if let (Some((expected, repeats)), Some(&found)) = (self.owed, offsets.first()) {
-            if found > expected && repeats < MAX_REPEATED_REWINDS {
-                self.owed = Some((expected, repeats + 1));
+        if let Some(&found) = offsets.first() {
+            if let Some(expected) = self.owed_below(found) {
                 return Err(Refused::Skipped { expected, found });
             }
             self.owed = None;
@@ -193,9 +179,19 @@ impl Partition {
         Ok(())
     }
 
+    /// The record that has to come again after a rewind, when the source goes on at `found`, above it (S34a).
+    pub fn owed_below(&self, found: Offset) -> Option<Offset> {
+        self.owed.filter(|expected| found > *expected)
+    }
+
+    /// What was owed is proved to be gone at the source.
+    pub fn is_gone(&mut self) {
+        self.owed = None;
+    }
+
     /// The source has no record below `position` any more (S99).
     pub fn advanced(&mut self, position: Offset) {
-        // A record that is owed after a rewind is still to come, or a later record proves that it is gone.
+        // A record that is owed after a rewind is still to come, or to be proved gone.
         if self.owed.is_none() {
             self.ledger.advance(position);
         }
@@ -286,9 +282,9 @@ impl Partition {
         };
         // What is owed from an earlier rewind that was not read back yet stays owed (S34a).
         if let Some(owed) = owed
-            && self.owed.is_none_or(|(earlier, _)| owed < earlier)
+            && self.owed.is_none_or(|earlier| owed < earlier)
         {
-            self.owed = Some((owed, 0));
+            self.owed = Some(owed);
         }
         if matches!(abort, Abort::Backpressure(_)) && self.records > 0 {
             self.portion.refused(self.records, self.buffered_bytes);
@@ -297,7 +293,10 @@ impl Partition {
         self.epoch += 1;
         self.records = 0;
         self.buffered_bytes = 0;
-        self.abort = Some(abort);
+        if let Abort::Backpressure(wait) = abort {
+            // S31: while a wait is still to come, the first one stands.
+            self.asked = self.asked.or(Some(wait));
+        }
         self.phase = Phase::Discarding;
         match abort {
             Abort::Failure => {
@@ -329,7 +328,7 @@ impl Partition {
         match self.phase {
             Phase::Committing { attempt, .. } => self.phase = Phase::Committing { attempt, wait: false },
             Phase::Waiting => {
-                self.abort = None;
+                self.asked = None;
                 self.begin_checkpoint(now);
                 self.phase = Phase::Idle;
             }

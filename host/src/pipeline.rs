@@ -19,8 +19,8 @@ mod tests;
 
 use std::fmt;
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::clock::Clock;
@@ -110,6 +110,7 @@ pub async fn run<S: Source, C: Clock>(
         clock: clock.clone(),
         counters,
         buffered_bytes: AtomicU64::new(0),
+        unforgotten: Mutex::default(),
     });
     let mut assignment = Assignment::new(shared.clone());
     let outcome = serve(&mut source, &mut assignment, &shared.counters, stop).await;

@@ -86,6 +86,10 @@ pub trait Reader: Send + 'static {
     /// Goes back: the next record read is the first one at or above `to`.
     async fn rewind(&mut self, to: Offset) -> Result<(), Fault>;
 
+    /// The first record at or above `from` that there is now, asked apart from what is being read, so that it proves what a
+    /// rewind did not bring back (S34a). `None` when there is none.
+    async fn first_from(&mut self, from: Offset) -> Result<Option<Offset>, Fault>;
+
     /// Stops or resumes fetching without losing the assignment.
     async fn set_paused(&mut self, paused: bool) -> Result<(), Fault>;
 

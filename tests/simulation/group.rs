@@ -57,13 +57,6 @@ pub struct Claim {
     patience: BTreeMap<(Call, usize), Patience>,
 }
 
-impl Claim {
-    /// A rewind that fails is backed off from, which takes the place of the wait that a sink had asked for.
-    pub fn forget_wait(&mut self) {
-        self.patience.clear();
-    }
-}
-
 /// What happens to a member at an await point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {

@@ -3,7 +3,7 @@
 use super::call::Call;
 use super::group::Fault;
 
-const MARKS: [&str; 37] = [
+const MARKS: [&str; 38] = [
     "a loss overtook a revocation",
     "answer of a commit lost",
     "backpressure",
@@ -22,6 +22,7 @@ const MARKS: [&str; 37] = [
     "crash",
     "dead letter queue down for long",
     "dead letter queue failed",
+    "discard hung",
     "nothing but patience asked for",
     "partition lost",
     "partition revoked",

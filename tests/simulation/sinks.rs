@@ -291,7 +291,11 @@ impl Sink for Buffering {
             world.point(self.host.member, Call::Discard, Some(claim));
             claim
         };
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        let hung = lock(&self.host.world).chance(|weights| weights.hang);
+        if hung {
+            lock(&self.host.world).mark("discard hung");
+        }
+        tokio::time::sleep(if hung { Duration::from_secs(45) } else { Duration::from_millis(5) }).await;
         self.host.gate().await;
         lock(&self.host.world).note(format!("discard [{at}] under claim {claim}"));
         self.state().buffers.remove(&at);

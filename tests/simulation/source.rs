@@ -80,11 +80,8 @@ impl FakeSource {
         let start = world.logs[at].committed;
         world.claims[claim].standing = Standing::Held;
         world.note(format!("assign [{at}] at {start} to member {member} as claim {claim}"));
-        if let Some(rows) = world.buffers.get(&(member, at)).copied().filter(|rows| *rows > 0) {
-            world.violate(format!("[{at}] comes to a member that still buffers {rows} rows of an earlier claim (S26)"));
-        }
         let limit = world.random.usize(1..20);
-        FakeReader { host: self.host.clone(), partition: name(at), at, claim, start, next: start, limit, lies: 0 }
+        FakeReader { host: self.host.clone(), partition: name(at), at, claim, start, next: start, limit }
     }
 
     /// Lets claims go, after the commits on their way.
@@ -168,7 +165,6 @@ pub struct FakeReader {
     start: Offset,
     next: Offset,
     limit: usize,
-    lies: u32,
 }
 
 #[async_trait]
@@ -182,6 +178,15 @@ impl Reader for FakeReader {
     }
 
     async fn read(&mut self) -> Result<Read, Fault> {
+        if self.next == self.start {
+            let mut world = lock(&self.host.world);
+            let (member, at) = (self.host.member, self.at);
+            if let Some(rows) = world.buffers.get(&(member, at)).copied().filter(|rows| *rows > 0) {
+                world.violate(format!(
+                    "[{at}] is read by a member that still buffers {rows} rows of an earlier claim (S26)"
+                ));
+            }
+        }
         self.host.call(Call::Read, self.at, 0).await;
         let (offsets, end) = {
             let mut world = lock(&self.host.world);
@@ -223,19 +228,21 @@ impl Reader for FakeReader {
         if world.chance(|weights| weights.seek_fault) {
             world.mark("seek failed");
             world.claims[self.claim].excused = true;
-            world.claims[self.claim].forget_wait();
             return Err(Fault::host("simulated: seek failed"));
         }
-        // S34a: a seek that says it worked and did not. Never often enough in a row to pass for a deleted record.
-        if self.lies < 2 && world.chance(|weights| weights.seek_lie) {
+        // S34a: a seek that says it worked and did not.
+        if world.chance(|weights| weights.seek_lie) {
             world.mark("seek lied");
             world.claims[self.claim].excused = true;
-            self.lies += 1;
             return Ok(());
         }
-        self.lies = 0;
         self.next = to;
         Ok(())
+    }
+
+    async fn first_from(&mut self, from: Offset) -> Result<Option<Offset>, Fault> {
+        self.host.call(Call::Read, self.at, 0).await;
+        Ok(lock(&self.host.world).logs[self.at].offsets.iter().copied().find(|offset| *offset >= from))
     }
 
     async fn set_paused(&mut self, paused: bool) -> Result<(), Fault> {

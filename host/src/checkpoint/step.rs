@@ -2,7 +2,7 @@
 
 use super::Millis;
 use super::ledger::WentBack;
-use crate::model::Offset;
+use crate::model::{Fault, Offset, TopicPartition};
 
 /// When a checkpoint is due, and how often a partition may fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +52,20 @@ pub enum Command {
     End,
 }
 
+/// Where a partition stands between two reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    Idle,
+    Window,
+    Flushing { next: usize },
+    Syncing,
+    Committing { attempt: u32, wait: bool },
+    Discarding,
+    Rewinding,
+    Waiting,
+    Ended,
+}
+
 /// Why a partition starts over from its watermark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Abort {
@@ -78,4 +92,22 @@ pub enum Refused {
         /// The first record that came instead.
         found: Offset,
     },
+}
+
+impl Refused {
+    /// In words.
+    pub fn fault(&self, source: &TopicPartition) -> Fault {
+        Fault::host(match self {
+            Self::WentBack(back) => {
+                format!(
+                    "the source went back to {} where {} or later had to come",
+                    source.at(back.offset),
+                    back.expected
+                )
+            }
+            Self::Skipped { expected, found } => {
+                format!("after a rewind the source went on at {} and left out {expected}", source.at(*found))
+            }
+        })
+    }
 }

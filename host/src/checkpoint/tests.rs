@@ -258,14 +258,36 @@ fn s34a_a_rewind_that_skips_is_noticed() {
         partition.rewound();
         partition.waited(0);
     };
-    for repeat in 0..MAX_REPEATED_REWINDS {
+    for repeat in 0..10 {
         start_over(&mut partition);
         partition.advanced(5);
         assert_eq!(partition.watermark(), 3, "a position proves nothing while a record is owed");
+        assert_eq!(partition.owed_below(4), Some(3));
         assert_eq!(partition.opened(&[4]), Err(Refused::Skipped { expected: 3, found: 4 }), "{repeat}");
     }
     start_over(&mut partition);
-    assert_eq!(partition.opened(&[4]), Ok(()), "deleted at the source, then");
+    partition.is_gone();
+    assert_eq!(partition.opened(&[4]), Ok(()), "proved to be deleted at the source");
+}
+
+/// S29, S31: a failure on the way back does not shorten the wait that a destination asked for, and the first one stands.
+#[test]
+fn s29_a_failure_on_the_way_back_keeps_the_wait() {
+    let mut partition = partition(LIMITS);
+    window(&mut partition, &[0]);
+    assert!(partition.abort(Abort::Backpressure(700)));
+    partition.discarded();
+    // The rewind fails, and is done again.
+    assert!(partition.abort(Abort::Failure));
+    assert_eq!(partition.next(0, false), Command::Discard);
+    partition.discarded();
+    partition.rewound();
+    assert_eq!(partition.next(0, false), Command::Pause(700));
+    partition.waited(700);
+    assert!(partition.abort(Abort::Failure));
+    partition.discarded();
+    partition.rewound();
+    assert_eq!(partition.next(0, false), Command::BackOff { attempt: 2 });
 }
 
 /// S55: what is given up is not committed, what was settled before is.

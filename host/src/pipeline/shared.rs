@@ -1,7 +1,8 @@
 //! What all workers of one pipeline share.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
@@ -12,7 +13,7 @@ use super::route::Routes;
 use crate::checkpoint::{Abort, Limits};
 use crate::clock::Clock;
 use crate::collect::Collect;
-use crate::model::{Fault, Owner, SinkKind};
+use crate::model::{Fault, Owner, SinkKind, TopicPartition};
 use crate::sink::{Description, Sink};
 use crate::telemetry::{Counters, SinkCounters};
 
@@ -134,9 +135,17 @@ pub struct Shared<C> {
     pub counters: Arc<Counters>,
     /// Bytes in buffering sinks, all partitions together (S15).
     pub buffered_bytes: AtomicU64,
+    /// Partitions of which a sink may still hold something that it was told to forget (S26).
+    pub unforgotten: Mutex<BTreeSet<TopicPartition>>,
 }
 
 impl<C: Clock> Shared<C> {
+    /// See the field.
+    pub fn unforgotten(&self) -> MutexGuard<'_, BTreeSet<TopicPartition>> {
+        // A set is whole after every step, so a panic elsewhere spoils nothing.
+        self.unforgotten.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Whether all partitions together hold as much in buffers as they may (S15).
     pub fn is_pressed(&self) -> bool {
         self.buffered_bytes.load(Ordering::Relaxed) >= self.settings.checkpoint.max_total_bytes

@@ -185,6 +185,7 @@ fn shared(given: Given) -> (Shared<VirtualClock>, Arc<Scripted>, Arc<Letters>) {
         clock,
         counters: Arc::default(),
         buffered_bytes: AtomicU64::new(0),
+        unforgotten: Mutex::default(),
     };
     (shared, sink, letters)
 }

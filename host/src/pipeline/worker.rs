@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -17,10 +16,12 @@ use super::rows::{Added, Rows};
 use super::shared::{Shared, Stop};
 use crate::checkpoint::{Abort, Command, Millis, Partition, Refused};
 use crate::clock::Clock;
-use crate::model::{Batch, CallError, Fault, TopicPartition};
+use crate::model::{Batch, CallError, Fault, Offset, TopicPartition};
 use crate::sink::Style;
 use crate::source::{CommitError, Read, Reader};
 use crate::telemetry::PartitionState;
+
+mod forget;
 
 /// What a last commit may take even when the time for a clean end is up (S46).
 const COMMIT_FLOOR: Duration = Duration::from_secs(5);
@@ -59,6 +60,8 @@ struct Worker<R, C: Clock> {
     held_bytes: u64,
     /// How often in a row a buffering sink's flush met backpressure (S33).
     refused: BTreeMap<usize, u32>,
+    /// A sink may still hold something from an earlier assignment; nothing is read before it has forgotten that.
+    unforgotten: bool,
 }
 
 impl<R: Reader, C: Clock> Worker<R, C> {
@@ -66,6 +69,7 @@ impl<R: Reader, C: Clock> Worker<R, C> {
         let buffering = shared.sinks.iter().map(|slot| slot.description.style == Style::Buffering).collect();
         let core = Partition::new(shared.settings.limits(), buffering, reader.start(), shared.clock.now());
         let source = reader.partition().clone();
+        let unforgotten = shared.unforgotten().contains(&source);
         Self {
             shared,
             reader,
@@ -76,6 +80,7 @@ impl<R: Reader, C: Clock> Worker<R, C> {
             fault: None,
             held_bytes: 0,
             refused: BTreeMap::new(),
+            unforgotten,
         }
     }
 
@@ -87,9 +92,16 @@ impl<R: Reader, C: Clock> Worker<R, C> {
                 Order::Serve => {}
                 Order::Close { .. } => self.core.close(),
                 Order::Drop => {
-                    self.discard().await;
+                    self.forget().await;
                     return self.fault.take();
                 }
+            }
+            if self.unforgotten {
+                if order != Order::Serve {
+                    return None;
+                }
+                self.unforgotten = !self.forget().await;
+                continue;
             }
             let now = self.shared.clock.now();
             let command = self.core.next(now, self.shared.is_pressed());
@@ -121,7 +133,7 @@ impl<R: Reader, C: Clock> Worker<R, C> {
             match interrupt {
                 Interrupt::Look => {}
                 Interrupt::Dropped => {
-                    self.discard().await;
+                    self.forget().await;
                     return self.fault.take();
                 }
                 Interrupt::TimeIsUp { commit_late: true } if extended.is_none() => {
@@ -131,7 +143,7 @@ impl<R: Reader, C: Clock> Worker<R, C> {
                 }
                 Interrupt::TimeIsUp { .. } => {
                     tracing::warn!(partition = %self.source, "time is up: what is unsettled is left to the next owner");
-                    self.discard().await;
+                    self.forget().await;
                     return self.fault.take();
                 }
             }
@@ -204,6 +216,13 @@ impl<R: Reader, C: Clock> Worker<R, C> {
             read = self.reader.read() => read.map_err(Stop::abort)?,
             () = self.shared.clock.sleep(wait) => return Ok(()),
         };
+        let found = match &read {
+            Read::Position(position) => *position,
+            Read::Records(batch) => batch.offsets.first().copied().unwrap_or_default(),
+        };
+        if let Some(owed) = self.core.owed_below(found) {
+            self.prove_gone(owed, found).await?;
+        }
         match read {
             Read::Position(position) => {
                 self.core.advanced(position);
@@ -214,24 +233,7 @@ impl<R: Reader, C: Clock> Worker<R, C> {
             Read::Records(batch) => {
                 self.core.opened(&batch.offsets).map_err(|refused| {
                     self.shared.counters.breaches.add(1);
-                    match refused {
-                        Refused::WentBack(back) => {
-                            let fault = Fault::host(format!(
-                                "the source went back to {} where {} or later had to come",
-                                self.source.at(back.offset),
-                                back.expected
-                            ));
-                            Stop::Abort(Abort::Failure, fault)
-                        }
-                        // Never counts: it ends by itself, and a record that compaction took looks the same.
-                        Refused::Skipped { expected, found } => {
-                            let fault = Fault::host(format!(
-                                "after a rewind the source went on at {} and left out {expected}",
-                                self.source.at(found)
-                            ));
-                            Stop::Abort(Abort::Destination, fault)
-                        }
-                    }
+                    Stop::Abort(Abort::Failure, refused.fault(&self.source))
                 })?;
                 self.window = Some(batch);
                 if self.reader.is_at_end() {
@@ -240,6 +242,23 @@ impl<R: Reader, C: Clock> Worker<R, C> {
             }
         }
         Ok(())
+    }
+
+    /// S34a: after a rewind the source went on above a record that is owed. Unless the log itself says that there is none before
+    /// `found`, the rewind is made again. That never counts as a failure: it ends by itself.
+    async fn prove_gone(&mut self, owed: Offset, found: Offset) -> Result<(), Stop> {
+        let again = |fault| Stop::Abort(Abort::Destination, fault);
+        match self.reader.first_from(owed).await.map_err(again)? {
+            Some(first) if first < found => {
+                self.shared.counters.breaches.add(1);
+                Err(again(Refused::Skipped { expected: first, found }.fault(&self.source)))
+            }
+            _ => {
+                tracing::info!(partition = %self.source, owed, found, "deleted at the source while it was to come again");
+                self.core.is_gone();
+                Ok(())
+            }
+        }
     }
 
     /// Collect, route, deliver: the whole of one window (S59–S76).
@@ -376,25 +395,5 @@ impl<R: Reader, C: Clock> Worker<R, C> {
             }
             Err(CommitError::Fatal(fault)) => Err(Stop::Fatal(fault)),
         }
-    }
-
-    /// Tells every sink to forget what it holds of the partition: it will come again, or is not ours any more (S26).
-    async fn discard(&mut self) {
-        for slot in &self.shared.sinks {
-            slot.sink.discard(&self.source).await;
-        }
-        self.added.clear();
-        self.release_buffers();
-    }
-
-    fn hold(&mut self, bytes: u64) {
-        self.core.buffered(bytes);
-        self.held_bytes += bytes;
-        self.shared.buffered_bytes.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    fn release_buffers(&mut self) {
-        self.shared.buffered_bytes.fetch_sub(self.held_bytes, Ordering::Relaxed);
-        self.held_bytes = 0;
     }
 }

@@ -26,6 +26,7 @@ mod probe;
 mod reader;
 mod rewind;
 mod scan;
+mod witness;
 
 pub use config::First;
 pub use probe::probe;
@@ -34,6 +35,7 @@ pub use scan::{Begin, committed, scan};
 
 use context::{Bell, Context};
 use poller::{Command, Poller};
+use witness::Witness;
 
 /// Orders that may wait for the polling thread; who sends one more waits.
 const COMMANDS: usize = 256;
@@ -190,6 +192,7 @@ impl KafkaSource {
             first: span.first.unwrap_or(first),
             until_end: span.until_end,
             on_offset_gap: options.on_offset_gap,
+            witness: Arc::new(Witness::new(client)),
         };
         let poller =
             Poller::new(Arc::new(consumer), settings, Arc::clone(&bell), (commands.downgrade(), orders), reports)?;

@@ -17,6 +17,7 @@ use super::lane::{Filled, Lane, Standing};
 use super::offsets::{self, lowest};
 use super::reader::KafkaReader;
 use super::rewind::{Rewind, Tried};
+use super::witness::Witness;
 use super::{CLOSE_PATIENCE, Limits, OnOffsetGap};
 use crate::clock::{self, Instant};
 use crate::model::{Fault, Offset, TopicPartition};
@@ -53,6 +54,7 @@ pub(super) struct Settings {
     pub first: First,
     pub until_end: bool,
     pub on_offset_gap: OnOffsetGap,
+    pub witness: Arc<Witness>,
 }
 
 /// Partitions given to us whose start offsets are being found out.

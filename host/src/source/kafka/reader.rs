@@ -12,6 +12,7 @@ use super::gauge::Held;
 use super::lane::{Handed, Shared, Standing};
 use super::offsets::Extent;
 use super::poller::Command;
+use super::witness::Witness;
 use crate::model::{Fault, Offset, TopicPartition};
 use crate::source::{CommitError, Read, Reader};
 
@@ -33,6 +34,7 @@ pub struct KafkaReader {
     bell: Arc<Bell>,
     /// Weak: a consumer that is closed must not be kept alive, let alone be ended, by a worker.
     consumer: Weak<BaseConsumer<Context>>,
+    witness: Arc<Witness>,
 }
 
 impl KafkaReader {
@@ -42,11 +44,23 @@ impl KafkaReader {
         windows: mpsc::Receiver<Handed>,
         shared: Arc<Shared>,
         (commands, bell): (mpsc::Sender<Command>, Arc<Bell>),
-        consumer: Weak<BaseConsumer<Context>>,
+        (consumer, witness): (Weak<BaseConsumer<Context>>, Arc<Witness>),
     ) -> Self {
-        let (epoch, committed, position) = (0, start, start);
-        let in_hand = None;
-        Self { partition, start, epoch, committed, position, end, windows, in_hand, shared, commands, bell, consumer }
+        Self {
+            partition,
+            start,
+            epoch: 0,
+            committed: start,
+            position: start,
+            end,
+            windows,
+            in_hand: None,
+            shared,
+            commands,
+            bell,
+            consumer,
+            witness,
+        }
     }
 
     /// Sends an order and waits until it is carried out. `None` when the partition or the thread is gone.
@@ -110,6 +124,10 @@ impl Reader for KafkaReader {
         })
         .await
         .unwrap_or(Ok(()))
+    }
+
+    async fn first_from(&mut self, from: Offset) -> Result<Option<Offset>, Fault> {
+        self.witness.first_from(&self.partition, from).await
     }
 
     async fn set_paused(&mut self, paused: bool) -> Result<(), Fault> {

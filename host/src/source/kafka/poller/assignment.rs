@@ -179,7 +179,8 @@ impl Poller {
                 let shared = Arc::clone(&lane.shared);
                 let consumer = Arc::downgrade(&self.consumer);
                 let orders = (sender, Arc::clone(&self.bell));
-                readers.push(KafkaReader::new(extent, end, handed, shared, orders, consumer));
+                let witness = Arc::clone(&self.settings.witness);
+                readers.push(KafkaReader::new(extent, end, handed, shared, orders, (consumer, witness)));
             }
             lanes.push((partition, lane));
         }
