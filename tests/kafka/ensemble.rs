@@ -454,7 +454,7 @@ impl Ensemble {
             settings,
             counters: counters.clone(),
         };
-        let limits = Limits { records: window, bytes: 1 << 20, ..LIMITS };
+        let limits = Limits { records: window, bytes: 1 << 20, ..crate::help::LIMITS };
         let source = KafkaSource::start(&options, limits).unwrap();
         let source = Watched { source, host: number, log: log.clone() };
         let (stop, stopped) = oneshot::channel();
