@@ -88,7 +88,10 @@ impl Reader for KafkaReader {
     }
 
     async fn read(&mut self) -> Result<Read, Fault> {
-        self.in_hand = None;
+        if self.in_hand.take().is_some() {
+            // The partition may have been held back because of it.
+            self.shared.touch();
+        }
         loop {
             let handed = self.windows.recv().await;
             self.shared.touch();
