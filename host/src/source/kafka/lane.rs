@@ -149,13 +149,13 @@ impl Lane {
     /// Hands over what is fetched, as far as there is room; `partitions` share it. `low` tells the first offset that the broker has.
     pub(super) fn fill(&mut self, partitions: usize, low: &dyn Fn() -> Option<Offset>) -> Filled {
         loop {
+            if self.window.is_full() {
+                self.window.hand_over();
+            }
             if self.window.is_held_back(partitions) {
                 // What waits behind its share stays with librdkafka (S38).
                 self.window.hand_over();
                 return Filled::Full;
-            }
-            if self.window.is_full() {
-                self.window.hand_over();
             }
             if !self.window.has_room() {
                 return Filled::Full;
