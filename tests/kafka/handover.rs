@@ -10,7 +10,7 @@ use serde_json::json;
 use tidegate::sink::Style;
 
 use super::binary::{Process, Scene, wait};
-use super::ensemble::{Act, Call, Ensemble, Fact, What, all, held};
+use super::ensemble::{Act, Call, Ensemble, Fact, Host, What, all, held};
 
 /// Longer than any of these tests.
 const LONG: Duration = Duration::from_secs(600);
@@ -19,22 +19,13 @@ fn begins(host: usize, what: What, partition: i32) -> impl Fn(&Fact) -> bool + C
     move |fact| fact.host == host && fact.what == what && fact.partition == partition
 }
 
-/// S45, S46: what is in flight when a partition is taken is settled, flushed and committed before anybody else gets it: the
-/// new owner starts behind it, and nothing is written twice.
-#[tokio::test(flavor = "multi_thread")]
-async fn s45_what_is_in_flight_is_settled_before_the_hand_over() {
-    let mut ensemble = Ensemble::new("in-order", 2, 100).await;
+/// A first host that has buffered all records of two partitions and flushes slowly, a second one, and the partition that moved.
+async fn moves(ensemble: &mut Ensemble, flush: Duration, budget: Option<Duration>) -> (Host, Host, i32) {
     let mut plan = ensemble.plan();
+    plan.settings.revoke_budget = budget.unwrap_or(plan.settings.revoke_budget);
     plan.settings.checkpoint.interval_seconds = 300.0;
-    plan.sinks = vec![(
-        "rows",
-        Style::Buffering,
-        Arc::new(
-            |call: &Call<'_>| {
-                if call.what == What::Flush { Act::Slow(Duration::from_secs(2)) } else { Act::Take }
-            },
-        ),
-    )];
+    let act = move |call: &Call<'_>| if call.what == What::Flush { Act::Slow(flush) } else { Act::Take };
+    plan.sinks = vec![("rows", Style::Buffering, Arc::new(act))];
     let first = ensemble.start(plan);
     let added = |facts: &[Fact]| {
         facts.iter().filter(|fact| fact.what == What::Add).map(|fact| fact.offsets.len()).sum::<usize>() == 200
@@ -43,6 +34,15 @@ async fn s45_what_is_in_flight_is_settled_before_the_hand_over() {
     let second = ensemble.start(ensemble.plan());
     ensemble.log.until("one has moved", |facts| !held(facts, 1).is_empty()).await;
     let moved = *ensemble.log.held(1).first().unwrap();
+    (first, second, moved)
+}
+
+/// S45, S46: what is in flight when a partition is taken is settled, flushed and committed before anybody else gets it: the
+/// new owner starts behind it, and nothing is written twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn s45_what_is_in_flight_is_settled_before_the_hand_over() {
+    let mut ensemble = Ensemble::new("in-order", 2, 100).await;
+    let (first, second, moved) = moves(&mut ensemble, Duration::from_secs(2), None).await;
     let facts = ensemble.log.facts();
     let at = |holds: &dyn Fn(&Fact) -> bool| facts.iter().position(holds).unwrap();
     let given = at(&begins(1, What::Assigned, moved));
@@ -66,26 +66,7 @@ async fn s45_what_is_in_flight_is_settled_before_the_hand_over() {
 #[tokio::test(flavor = "multi_thread")]
 async fn s47_a_flush_beyond_the_budget_is_left_to_the_new_owner() {
     let mut ensemble = Ensemble::new("too-slow", 2, 100).await;
-    let mut plan = ensemble.plan();
-    plan.settings.revoke_budget = Duration::from_secs(1);
-    plan.settings.checkpoint.interval_seconds = 300.0;
-    plan.sinks = vec![(
-        "rows",
-        Style::Buffering,
-        Arc::new(
-            |call: &Call<'_>| {
-                if call.what == What::Flush { Act::Slow(Duration::from_secs(4)) } else { Act::Take }
-            },
-        ),
-    )];
-    let first = ensemble.start(plan);
-    let added = |facts: &[Fact]| {
-        facts.iter().filter(|fact| fact.what == What::Add).map(|fact| fact.offsets.len()).sum::<usize>() == 200
-    };
-    ensemble.log.until("everything is buffered", added).await;
-    let second = ensemble.start(ensemble.plan());
-    ensemble.log.until("one has moved", |facts| !held(facts, 1).is_empty()).await;
-    let moved = *ensemble.log.held(1).first().unwrap();
+    let (first, second, moved) = moves(&mut ensemble, Duration::from_secs(4), Some(Duration::from_secs(1))).await;
     ensemble.until_committed(moved..moved + 1, 100).await;
     // Until well after the moment at which the flush would have been done.
     tokio::time::sleep(Duration::from_secs(4)).await;
