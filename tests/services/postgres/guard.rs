@@ -45,8 +45,8 @@ async fn s128_an_older_row_replaces_none() {
     assert_eq!(place.sql(all), "1|again|5\n3|replayed|4");
 }
 
-/// S128: two owners that know nothing of each other write the same log, each in its own pace and with repetitions; the newest of
-/// every key stays, also through rows that the server refuses.
+/// S128: the owner writes the log, and beside it one that does not know that it is none any more writes parts of it, the last
+/// of them when the owner is done. The newest of every key stays, also through rows that the server refuses.
 #[tokio::test(flavor = "multi_thread")]
 async fn s128_two_owners_leave_the_newest_of_every_key() {
     let place = place("owners");
@@ -54,24 +54,28 @@ async fn s128_two_owners_leave_the_newest_of_every_key() {
     let log: Vec<(i64, i32, Option<&str>)> = (0..400)
         .map(|n| (n, i32::try_from(n * 7 % 23).unwrap(), Some(if n % 50 == 3 { "bad" } else { "v" })))
         .collect();
-    let owners = [1, 2].map(|seed| {
-        let (log, options) = (log.clone(), guarded(place.options()));
-        tokio::spawn(async move {
-            let sink = PostgresSink::new("main", &options).unwrap();
-            sink.connect().await.unwrap();
-            let mut random = fastrand::Rng::with_seed(seed);
-            let mut at = 0;
-            while at < log.len() {
-                let end = (at + random.usize(1..40)).min(log.len());
-                let bad = rejected(sink.deliver(&made(&log[at..end])).await);
-                assert!(bad.len() <= 1, "{bad:?}");
-                at = if random.u8(0..4) == 0 { at - random.usize(0..=at.min(60)) } else { end };
-            }
-        })
-    });
-    for owner in owners {
-        owner.await.unwrap();
-    }
+    let sinks = [place.sink(guarded(place.options())).await, place.sink(guarded(place.options())).await];
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let write = async |sink: &PostgresSink, part: std::ops::Range<usize>| {
+        let bad = rejected(sink.deliver(&made(&log[part])).await);
+        assert!(bad.len() <= 1, "{bad:?}");
+    };
+    let owner = async {
+        for at in (0..log.len()).step_by(20) {
+            write(&sinks[0], at..at + 20).await;
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+    };
+    let zombie = async {
+        let mut random = fastrand::Rng::with_seed(7);
+        let mut last = false;
+        while !last {
+            last = done.load(std::sync::atomic::Ordering::Relaxed);
+            let at = random.usize(0..300);
+            write(&sinks[1], at..at + random.usize(1..40)).await;
+        }
+    };
+    tokio::join!(owner, zombie);
     let newest = |id| log.iter().rev().find(|row| row.1 == id && row.2 != Some("bad")).unwrap().0;
     let expected: Vec<String> = (0..23).map(|id| format!("{id}|{}", newest(id))).collect();
     assert_eq!(place.sql("SELECT id, written_at FROM t ORDER BY id"), expected.join("\n"));
