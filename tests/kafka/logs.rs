@@ -196,6 +196,7 @@ async fn s52_the_binary_names_what_is_gone() {
     scene.change(json!({ "kafka": kafka }));
     let told = scene.done(&["run", "--until-end"]);
     assert!(told.err.contains("records=30"), "{}", told.err);
+    assert!(told.err.contains("0 dead letters, 30 lost, 1 of 1 partitions"), "{}", told.err);
     let lines = String::from_utf8(scene.file(format!("{source}-0.jsonl"))).unwrap();
     let expected: String = (0..50).chain(80..100).map(|n| format!("{{\"n\":{n}}}\n")).collect();
     assert_eq!(lines, expected);

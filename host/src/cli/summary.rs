@@ -11,6 +11,9 @@ pub struct Summary {
     pub records: u64,
     /// Dead letters written.
     pub dead_letters: u64,
+    /// Records and dead letters that were lost by a rule that the configuration asked for: `kafka.on_offset_gap: continue` and
+    /// `dlq.on_send_failure: drop`.
+    pub lost: u64,
     /// Partitions committed to the last record that was read of them.
     pub complete: usize,
     /// Partitions that were ever assigned.
@@ -25,6 +28,7 @@ impl Summary {
             signal,
             records: counters.records.get(),
             dead_letters: counters.dead_letters(),
+            lost: counters.lost_records.get() + counters.lost_letters.get(),
             complete: places.values().filter(|place| place.committed == place.position).count(),
             partitions: places.len(),
         }

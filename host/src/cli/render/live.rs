@@ -33,8 +33,9 @@ pub fn stopped(summary: &Summary) {
 }
 
 fn counts(summary: &Summary) -> String {
+    let lost = if summary.lost > 0 { format!(", {} lost", grouped(summary.lost)) } else { String::new() };
     format!(
-        "{} records settled, {} dead letters, {} of {} partitions committed to their end",
+        "{} records settled, {} dead letters{lost}, {} of {} partitions committed to their end",
         grouped(summary.records),
         grouped(summary.dead_letters),
         summary.complete,
@@ -137,11 +138,14 @@ mod tests {
 
     #[test]
     fn the_closing_line_reads_as_designed() {
-        let summary = Summary { signal: None, records: 48_210, dead_letters: 3, complete: 12, partitions: 12 };
+        let mut summary =
+            Summary { signal: None, records: 48_210, dead_letters: 3, lost: 0, complete: 12, partitions: 12 };
         assert_eq!(
             counts(&summary),
             "48,210 records settled, 3 dead letters, 12 of 12 partitions committed to their end"
         );
+        summary.lost = 1_200;
+        assert!(counts(&summary).contains("3 dead letters, 1,200 lost, 12 of 12"));
         assert_eq!(grouped(1_234_567), "1,234,567");
     }
 }
