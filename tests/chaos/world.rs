@@ -30,8 +30,6 @@ pub const RESULTS: &str = "results";
 /// Where dead letters would be.
 pub const LETTERS: &str = "numbers_dlq";
 pub const GROUP: &str = "chaos";
-/// Whether the postgres sink refuses to replace a row by an older one.
-pub const GUARDED: bool = true;
 
 const NAP: Duration = Duration::from_millis(50);
 
