@@ -145,14 +145,16 @@ pub fn end_on(bootstrap: &str, topic: &str, partition: i32) -> i64 {
     consumer.fetch_watermarks(topic, partition, PATIENCE).unwrap().1
 }
 
+/// Reads what it is assigned, and joins nothing.
+pub fn looker() -> BaseConsumer {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", broker().bootstrap()).set("group.id", "looks-only");
+    config.set("enable.auto.commit", "false").create().unwrap()
+}
+
 /// Everything that a topic holds now: partition, offset, record.
 pub fn contents(topic: &str) -> Vec<(i32, i64, Row)> {
-    let consumer: BaseConsumer = ClientConfig::new()
-        .set("bootstrap.servers", broker().bootstrap())
-        .set("group.id", "looks-only")
-        .set("enable.auto.commit", "false")
-        .create()
-        .unwrap();
+    let consumer = looker();
     let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).unwrap();
     let (mut list, mut left) = (TopicPartitionList::new(), BTreeMap::new());
     for partition in metadata.topics()[0].partitions() {

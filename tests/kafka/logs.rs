@@ -15,7 +15,7 @@ use tidegate::source::kafka::OnOffsetGap;
 
 use super::binary::{Process, Scene, wait};
 use super::ensemble::{Act, Call, Ensemble, Fact, Plan, Script, What, all, held};
-use super::help::{PATIENCE, Row, broker, committed, delete_below, produce, topic, transactions, unique};
+use super::help::{PATIENCE, Row, broker, committed, delete_below, looker, produce, topic, transactions, unique};
 
 fn admin() -> AdminClient<DefaultClientContext> {
     ClientConfig::new().set("bootstrap.servers", broker().bootstrap()).create().unwrap()
@@ -43,12 +43,7 @@ fn refused(facts: &[Fact]) -> usize {
 
 /// The first offset from 0 on that a reader gets.
 fn first_left(topic: &str) -> i64 {
-    let consumer: BaseConsumer = ClientConfig::new()
-        .set("bootstrap.servers", broker().bootstrap())
-        .set("group.id", "looks-only")
-        .set("enable.auto.commit", "false")
-        .create()
-        .unwrap();
+    let consumer = looker();
     let mut list = TopicPartitionList::new();
     list.add_partition_offset(topic, 0, Position::Offset(0)).unwrap();
     consumer.assign(&list).unwrap();

@@ -80,6 +80,13 @@ pub(super) fn consumer(options: &Options) -> Result<Consumer, Fault> {
     Ok(Consumer { client, first })
 }
 
+/// The same for one who only looks, at partitions named by hand. Its group is named only because the library wants one: nothing
+/// is subscribed to, so that it is never joined.
+pub(super) fn onlooker(mut client: ClientConfig) -> ClientConfig {
+    client.set("enable.partition.eof", "true").set("auto.offset.reset", "earliest").remove("group.instance.id");
+    client
+}
+
 /// Without a group: for questions about topics.
 pub(super) fn common(options: &Options) -> Result<ClientConfig, Fault> {
     if options.topics().is_empty() {

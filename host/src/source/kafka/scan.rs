@@ -93,9 +93,7 @@ fn look<T>(
     mut state: T,
     mut each: impl FnMut(&mut T, &Batch),
 ) -> Result<T, Fault> {
-    let mut client = config::consumer(options)?.client;
-    // Its group is named only because the library wants one; nothing is subscribed to, so that it is never joined.
-    client.set("enable.partition.eof", "true").set("auto.offset.reset", "earliest");
+    let client = config::onlooker(config::consumer(options)?.client);
     let consumer: BaseConsumer<Context> = client
         .create_with_context(Context::default())
         .map_err(|error| Fault::config("the Kafka consumer cannot be created").because(error))?;

@@ -8,7 +8,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::{ClientConfig, Message};
 
 use super::context::Context;
-use super::offsets;
+use super::{config, offsets};
 use crate::clock;
 use crate::model::{Fault, Offset, TopicPartition};
 
@@ -22,10 +22,8 @@ const POLL: Duration = Duration::from_millis(100);
 pub(super) struct Witness(ClientConfig);
 
 impl Witness {
-    pub(super) fn new(mut client: ClientConfig) -> Self {
-        // Its group is named only because the library wants one; nothing is subscribed to, so that it is never joined.
-        client.set("enable.partition.eof", "true").set("auto.offset.reset", "earliest").remove("group.instance.id");
-        Self(client)
+    pub(super) fn new(client: ClientConfig) -> Self {
+        Self(config::onlooker(client))
     }
 
     /// The first record at or above `from` that the log has now.
