@@ -27,8 +27,8 @@ use super::explain::listed;
 use super::tree::{Located, Node};
 use super::{Config, Configured};
 use crate::model::Fault;
-use crate::plugin;
 
+mod plugins;
 mod sinks;
 
 /// Most sinks that one pipeline serves: the ledger marks them in one machine word.
@@ -297,60 +297,4 @@ impl Lint<'_> {
             self.plugin(&["sinks", "plugin", name], options);
         }
     }
-
-    fn plugin(&mut self, key: &[&str], options: &plugin::Options) {
-        let path =
-            |rest: &[&'static str]| -> Vec<String> { key.iter().chain(rest).map(|part| (*part).to_owned()).collect() };
-        let component = path(&["component"]);
-        if options.component.as_os_str().is_empty() {
-            self.find(
-                "C015",
-                &as_strs(&component),
-                &format!("`{}` is empty", component.join(".")),
-                "name the component's `.wasm` file",
-            );
-        }
-        let sha256 = path(&["sha256"]);
-        let digest = &options.sha256;
-        if !digest.is_empty() && (digest.len() != 64 || !digest.bytes().all(|byte| byte.is_ascii_hexdigit())) {
-            self.find(
-                "C014",
-                &as_strs(&sha256),
-                &format!("`{}` is no SHA-256: 64 hexadecimal digits", sha256.join(".")),
-                "`sha256sum` prints it",
-            );
-        }
-        let limits = &options.limits;
-        self.positive(&as_strs(&path(&["limits", "memory_mebibytes"])), limits.memory_mebibytes);
-        self.positive(&as_strs(&path(&["limits", "instances"])), u64::from(limits.instances));
-        self.seconds(&as_strs(&path(&["limits", "call_timeout_seconds"])), limits.call_timeout_seconds, false);
-        let directories = path(&["grants", "directories"]);
-        let mut guests = Vec::new();
-        for directory in &options.grants.directories {
-            let guest = directory.guest.trim_end_matches('/');
-            if guests.contains(&guest) {
-                let names = listed(&[&directory.guest], "and");
-                self.find(
-                    "C012",
-                    &as_strs(&directories),
-                    &format!("`{}` gives the guest two directories under the name {names}", directories.join(".")),
-                    "give each its own `guest`",
-                );
-            }
-            guests.push(guest);
-        }
-        let databases = path(&["grants", "postgres"]);
-        for name in options.grants.postgres.iter().filter(|name| !self.config.sinks.postgres.contains_key(*name)) {
-            self.find(
-                "C018",
-                &as_strs(&databases),
-                &format!("`{}` names `{name}`, but there is no `sinks.postgres.{name}`", databases.join(".")),
-                "add the sink, or take the grant away",
-            );
-        }
-    }
-}
-
-fn as_strs(path: &[String]) -> Vec<&str> {
-    path.iter().map(String::as_str).collect()
 }

@@ -12,7 +12,8 @@ use super::bindings::types;
 use super::contract::{Contract, Role};
 use super::grants::{self, NoHttp};
 use super::imports::{Limiter, State};
-use super::report::{Output, WORDS_BYTES, Who, printable};
+use super::limits::bytes;
+use super::report::{Deadline, Output, WORDS_BYTES, Who, printable};
 use super::{Grants, Options};
 use crate::model::{CallError, Fault};
 use crate::sink::Queries;
@@ -57,26 +58,22 @@ pub(crate) struct Plan {
     options: String,
     grants: Grants,
     queries: Arc<Queries>,
-    memory_bytes: usize,
 }
 
 impl Plan {
     /// Checks the limits. `name` is the plugin's name in the configuration; of `queries` it gets what it is granted.
     pub(crate) fn new(artifact: Artifact, name: &str, options: &Options, queries: &Queries) -> Result<Self, Fault> {
         let place = artifact.place().to_owned();
-        let limits = super::checked(&options.limits, &place)?;
+        options.limits.checked(&place)?;
         let json = serde_json::to_string(&options.options)
             .map_err(|error| Fault::config(format!("`{place}.options` cannot be written as JSON")).because(error))?;
-        let deadline = Duration::from_secs_f64(limits.call_timeout_seconds);
-        let memory_mebibytes = limits.memory_mebibytes;
         Ok(Self {
-            slots: limits.instances,
+            slots: u32::try_from(options.limits.instances).unwrap_or(1),
             name: name.to_owned(),
             options: json,
             queries: Arc::new(grants::queries(&options.grants, &place, queries)?),
             grants: options.grants.clone(),
-            memory_bytes: usize::try_from(memory_mebibytes << 20).unwrap_or(usize::MAX),
-            who: Who { label: Who::label_of(&place), place, memory_mebibytes, deadline },
+            who: Who { label: Who::label_of(&place), place, limits: options.limits.clone() },
             artifact,
         })
     }
@@ -91,7 +88,7 @@ impl Plan {
             wasi,
             http: WasiHttpCtx::new(),
             no_http: NoHttp { output: Arc::clone(&output) },
-            limiter: Limiter::new(self.memory_bytes),
+            limiter: Limiter::new(bytes(self.who.limits.memory_mebibytes)),
             output: Arc::clone(&output),
             queries: Arc::clone(&self.queries),
             place: self.who.place.as_str().into(),
@@ -103,7 +100,7 @@ impl Plan {
         let instance = meter::timed(
             &mut store,
             &engine.ticks,
-            self.who.deadline,
+            self.who.limits.setup(),
             abandon,
             "instantiation",
             async |store: &mut Store<State>| pre.instantiate_async(store).await,
@@ -120,7 +117,7 @@ impl Plan {
         let described = meter::timed(
             &mut store,
             &engine.ticks,
-            self.who.deadline,
+            self.who.limits.setup(),
             abandon,
             "setup",
             async |store: &mut Store<State>| guest.setup(store, &context).await,
@@ -159,8 +156,10 @@ impl<G: Guest> Live<G> {
     ) -> Result<T, Stop> {
         let guest = &self.guest;
         let ticks = &self.plan.artifact.engine().ticks;
+        let limits = &self.plan.who.limits;
+        let deadline = if hook == G::PREPARE { limits.setup() } else { limits.call() };
         let call = async |store: &mut Store<State>| call(guest, store).await;
-        meter::timed(&mut self.store, ticks, self.plan.who.deadline, abandon, hook, call).await
+        meter::timed(&mut self.store, ticks, deadline, abandon, hook, call).await
     }
 
     /// Gets the instance ready for its first record, once.
@@ -195,9 +194,9 @@ pub(crate) enum Stop {
     /// The sandbox stopped it, or it stopped itself.
     Trapped { hook: &'static str, error: wasmtime::Error },
     /// It ran for as long as a call may take.
-    Overran { hook: &'static str, error: Option<wasmtime::Error> },
+    Overran { hook: &'static str, limit: Deadline, error: Option<wasmtime::Error> },
     /// It waited for the host's side for as long as a call may take.
-    Waited { hook: &'static str },
+    Waited { hook: &'static str, limit: Deadline },
     /// It answered what the contract does not allow.
     Broke { hook: &'static str, how: String },
     /// Nobody waits for the answer any more.
@@ -209,8 +208,8 @@ impl Stop {
     pub(crate) fn fault(self, who: &Who, output: &Output) -> Fault {
         match self {
             Self::Trapped { hook, error } => who.trapped(hook, &error, output),
-            Self::Overran { hook, error } => who.overran(hook, error.as_ref(), output),
-            Self::Waited { hook } => who.waited(hook, output),
+            Self::Overran { hook, limit, error } => who.overran(hook, limit, error.as_ref(), output),
+            Self::Waited { hook, limit } => who.waited(hook, limit, output),
             Self::Broke { hook, how } => who.broke(hook, &how, output),
             Self::Abandoned => Fault::host(format!("a call of `{}` was given up", who.label)),
         }

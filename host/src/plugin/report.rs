@@ -5,6 +5,7 @@ use std::time::Duration;
 use wasmtime::WasmBacktrace;
 
 use super::imports::Exceeded;
+use super::limits::Limits;
 use crate::model::Fault;
 
 mod output;
@@ -20,6 +21,15 @@ const REPEATED_LINES: usize = 3;
 /// Most bytes of each of them, and of a guest's words in a fault.
 pub(crate) const WORDS_BYTES: usize = 600;
 
+/// How long a call may take, and the limit that says so.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Deadline {
+    /// The key under `limits`.
+    pub(crate) key: &'static str,
+    /// The time.
+    pub(crate) time: Duration,
+}
+
 /// Who a plugin is, in messages.
 #[derive(Clone, Debug)]
 pub(crate) struct Who {
@@ -27,10 +37,8 @@ pub(crate) struct Who {
     pub(crate) label: String,
     /// Where it stands in the configuration: `sinks.plugin.csv`, `collect`.
     pub(crate) place: String,
-    /// The most memory that one instance may have, in MiB.
-    pub(crate) memory_mebibytes: u64,
-    /// The longest that one call may take.
-    pub(crate) deadline: Duration,
+    /// How much it may use.
+    pub(crate) limits: Limits,
 }
 
 impl Who {
@@ -41,11 +49,12 @@ impl Who {
 
     /// The guest stopped by itself: a panic, an `unreachable`, a lie about memory, or a limit.
     pub(crate) fn trapped(&self, hook: &str, error: &wasmtime::Error, output: &Output) -> Fault {
-        let Self { label, place, memory_mebibytes, .. } = self;
+        let Self { label, place, limits } = self;
         let exceeded = error.chain().find_map(|cause| cause.downcast_ref::<Exceeded>());
         let mut fault = match exceeded {
             Some(Exceeded { memory: true, .. }) => Fault::plugin(format!(
-                "`{label}` needed more memory in `{hook}` than its limit of {memory_mebibytes} MiB"
+                "`{label}` needed more memory in `{hook}` than its limit of {} MiB",
+                limits.memory_mebibytes
             ))
             .hint(format!("if that is legitimate, raise `{place}.limits.memory_mebibytes`")),
             _ => Fault::plugin(format!("`{label}` trapped in `{hook}`")),
@@ -61,29 +70,31 @@ impl Who {
         fault
     }
 
-    /// The guest ran for as long as a call may take.
-    pub(crate) fn overran(&self, hook: &str, error: Option<&wasmtime::Error>, output: &Output) -> Fault {
-        let mut fault = Fault::plugin(format!(
-            "`{}` was still running in `{hook}` when its {} s were over, and was stopped",
-            self.label,
-            self.deadline.as_secs_f64()
-        ))
-        .hint(format!("if that is legitimate, raise `{}.limits.call_timeout_seconds`", self.place));
+    /// The guest ran for as long as the call might take.
+    pub(crate) fn overran(
+        &self,
+        hook: &str,
+        limit: Deadline,
+        error: Option<&wasmtime::Error>,
+        output: &Output,
+    ) -> Fault {
+        let mut fault = self.late(Fault::plugin, "running", hook, limit);
         fault.causes.extend(error.and_then(stack));
         fault.causes.extend(last_output(&output.last_call()));
         fault
     }
 
-    /// The guest waited for the host's side for as long as a call may take.
-    pub(crate) fn waited(&self, hook: &str, output: &Output) -> Fault {
-        let mut fault = Fault::destination(format!(
-            "`{}` was still waiting in `{hook}` when its {} s were over, and was stopped",
-            self.label,
-            self.deadline.as_secs_f64()
-        ))
-        .hint(format!("if that is legitimate, raise `{}.limits.call_timeout_seconds`", self.place));
+    /// The guest waited for the host's side for as long as the call might take.
+    pub(crate) fn waited(&self, hook: &str, limit: Deadline, output: &Output) -> Fault {
+        let mut fault = self.late(Fault::destination, "waiting", hook, limit);
         fault.causes.extend(last_output(&output.last_call()));
         fault
+    }
+
+    fn late(&self, of: impl FnOnce(String) -> Fault, what: &str, hook: &str, limit: Deadline) -> Fault {
+        let (label, seconds) = (&self.label, limit.time.as_secs_f64());
+        of(format!("`{label}` was still {what} in `{hook}` when its {seconds} s were over, and was stopped"))
+            .hint(format!("if that is legitimate, raise `{}.limits.{}`", self.place, limit.key))
     }
 
     /// The guest answered what the contract does not allow, so nothing of the call counts.

@@ -4,7 +4,6 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
 
 use tokio::sync::Notify;
 use wasmtime::{Store, UpdateDeadline};
@@ -12,6 +11,7 @@ use wasmtime::{Store, UpdateDeadline};
 use super::Stop;
 use crate::plugin::engine::{Ticks, ticks_in};
 use crate::plugin::imports::State;
+use crate::plugin::report::Deadline;
 
 /// Most bytes that one call may move between guest and host, so that lists which all point at the same bytes do not fill
 /// the host's memory.
@@ -74,7 +74,7 @@ impl Meter {
 pub(crate) async fn timed<T>(
     store: &mut Store<State>,
     ticks: &Arc<Ticks>,
-    deadline: Duration,
+    deadline: Deadline,
     abandon: &Arc<Abandon>,
     hook: &'static str,
     call: impl AsyncFnOnce(&mut Store<State>) -> wasmtime::Result<T>,
@@ -83,7 +83,7 @@ pub(crate) async fn timed<T>(
     let meter = Arc::new(Meter {
         ticks: Arc::clone(ticks),
         started,
-        limit: ticks_in(deadline),
+        limit: ticks_in(deadline.time),
         ran: AtomicU64::new(0),
         resumed: AtomicU64::new(started),
     });
@@ -109,16 +109,16 @@ pub(crate) async fn timed<T>(
             let interrupted = matches!(error.downcast_ref(), Some(wasmtime::Trap::Interrupt));
             match (interrupted, meter.guest_is_to_blame()) {
                 _ if abandon.is_given_up() => Stop::Abandoned,
-                (true, true) => Stop::Overran { hook, error: Some(error) },
-                (true, false) => Stop::Waited { hook },
+                (true, true) => Stop::Overran { hook, limit: deadline, error: Some(error) },
+                (true, false) => Stop::Waited { hook, limit: deadline },
                 (false, _) => Stop::Trapped { hook, error },
             }
         }),
         () = abandon.wake.notified() => Err(Stop::Abandoned),
-        () = tokio::time::sleep(deadline) => Err(if meter.guest_is_to_blame() {
-            Stop::Overran { hook, error: None }
+        () = tokio::time::sleep(deadline.time) => Err(if meter.guest_is_to_blame() {
+            Stop::Overran { hook, limit: deadline, error: None }
         } else {
-            Stop::Waited { hook }
+            Stop::Waited { hook, limit: deadline }
         }),
     }
 }
