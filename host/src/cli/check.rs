@@ -12,7 +12,7 @@ use crate::collect::Collect;
 use crate::config::Loaded;
 use crate::model::{Fault, SinkKind};
 use crate::pipeline::NamedSink;
-use crate::plugin::{self, PluginCollector, PluginSink, Plugins};
+use crate::plugin::{self, Compiler, PluginCollector, PluginSink, Plugins};
 use crate::sink::{Queries, Sink};
 use crate::source;
 
@@ -123,7 +123,7 @@ fn plugins(loaded: &Loaded) -> Result<Option<Arc<Plugins>>, Fault> {
     if config.collect.is_none() && config.sinks.plugin.is_empty() {
         return Ok(None);
     }
-    Plugins::new(None).map(Some)
+    Plugins::new(None, Compiler::this_program()?).map(Some)
 }
 
 async fn source(loaded: &Loaded, connect: bool) -> Line {

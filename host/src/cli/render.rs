@@ -32,6 +32,16 @@ pub fn report(report: &Report, as_json: bool) {
     faults(&found);
 }
 
+/// Gives native code to the process that asked for it.
+pub fn code(code: &[u8]) {
+    let _ = std::io::stdout().lock().write_all(code);
+}
+
+/// Tells the process that asked what is wrong, in one line.
+pub fn complaint(words: &str) {
+    err(&format!("{}\n", escape(words)));
+}
+
 /// Nobody may be listening any more; there is no one left to tell.
 fn out(text: &str) {
     let _ = std::io::stdout().lock().write_all(text.as_bytes());

@@ -6,11 +6,12 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::artifact::COMPONENT_MEBIBYTES;
 use super::report::Deadline;
 use crate::model::Fault;
 
 /// Bytes in one MiB.
-const MEBIBYTE: u64 = 1 << 20;
+pub(crate) const MEBIBYTE: u64 = 1 << 20;
 /// What 32-bit WebAssembly can address, in MiB: no limit in MiB is larger.
 const MEBIBYTES: RangeInclusive<u64> = 1..=4096;
 /// Shortest and longest time limit, in seconds; a guest's time is measured in steps of the first.
@@ -112,7 +113,7 @@ impl Limits {
             count("payload_mebibytes_per_call", self.payload_mebibytes_per_call, MEBIBYTES),
             count("hostcall_mebibytes", self.hostcall_mebibytes, MEBIBYTES),
             count("handles", self.handles, 16..=65_536),
-            count("component_mebibytes", self.component_mebibytes, 1..=1024),
+            count("component_mebibytes", self.component_mebibytes, 1..=COMPONENT_MEBIBYTES),
             seconds("compile_timeout_seconds", self.compile_timeout_seconds),
             count("compile_memory_mebibytes", self.compile_memory_mebibytes, 128..=65_536),
         ]
@@ -173,7 +174,8 @@ mod tests {
         let schema = schemars::schema_for!(Limits);
         let mut named: Vec<_> = schema.get("properties").unwrap().as_object().unwrap().keys().cloned().collect();
         let mut listed: Vec<_> = Limits::default().all().into_iter().map(|limit| limit.key.to_owned()).collect();
-        (named.sort(), listed.sort());
+        named.sort();
+        listed.sort();
         assert_eq!(named, listed);
     }
 }
