@@ -145,7 +145,8 @@ fn report_value(report: &Report) -> Value {
                 "detail": line.detail,
                 "verdict": line.verdict(),
                 "grants": line.grants,
-                "limits": line.limits.iter().map(|limit| (limit.key, limit.number())).collect::<BTreeMap<_, _>>(),
+                "limits": (!line.limits.is_empty())
+                    .then(|| line.limits.iter().map(|limit| (limit.key, limit.number())).collect::<BTreeMap<_, _>>()),
                 "fault": line.fault.as_ref().map(fault_value),
             })
         })
