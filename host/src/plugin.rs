@@ -21,6 +21,7 @@ pub use adapter::collector::PluginCollector;
 pub use adapter::sink::PluginSink;
 pub use artifact::{Artifact, Summary};
 pub use contract::Hooks;
+pub use grants::http::{Network, Origin};
 pub use limits::{Limit, Limits};
 pub use options::{Access, Directory, Grants, Options};
 

@@ -241,5 +241,7 @@ fn grants(grants: &plugin::Grants) -> Vec<String> {
     });
     let variables = grants.environment.iter().map(|name| format!("variable {name}"));
     let databases = grants.postgres.iter().map(|name| format!("postgres {name}"));
-    directories.chain(variables).chain(databases).collect()
+    let origins = grants.http.iter().map(|origin| format!("http {origin}"));
+    let networks = grants.http_addresses.iter().map(|network| format!("http address {network}"));
+    directories.chain(variables).chain(databases).chain(origins).chain(networks).collect()
 }

@@ -95,6 +95,7 @@ pub(crate) async fn timed<T>(
     store.set_epoch_deadline(1);
     store.set_hostcall_fuel(HOSTCALL_BYTES);
     store.data().output.begin_call();
+    store.data_mut().requests.begin_call();
     let mut call = pin!(call(store));
     let metered = poll_fn(|context| {
         meter.resumed.store(meter.ticks.now(), Ordering::Relaxed);
