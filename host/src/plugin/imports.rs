@@ -9,11 +9,10 @@ use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use super::bindings::tidegate::plugin::{log, metrics, postgres};
 use super::grants::http::Requests;
+use super::limits::{Limits, bytes, count};
 use super::report::{Output, printable};
 use crate::sink::Queries;
 
-/// Most elements of all of an instance's tables together. Interpreters' tables have some ten thousand.
-const TABLE_ELEMENTS: usize = 1 << 18;
 /// Most core instances, tables and memories that one component may be made of.
 const CORE_INSTANCES: usize = 1000;
 /// Most bytes of one line that a guest sends to the log, the metrics or the refusals.
@@ -99,13 +98,15 @@ pub(crate) struct Exceeded {
 pub(crate) struct Limiter {
     memory_limit: usize,
     memory: usize,
+    element_limit: usize,
     elements: usize,
 }
 
 impl Limiter {
-    /// Allows `memory_bytes` for all memories together.
-    pub(crate) fn new(memory_bytes: usize) -> Self {
-        Self { memory_limit: memory_bytes, memory: 0, elements: 0 }
+    /// Allows what the limits say for all memories together, and for all tables.
+    pub(crate) fn new(limits: &Limits) -> Self {
+        let (memory_limit, element_limit) = (bytes(limits.memory_mebibytes), count(limits.table_elements));
+        Self { memory_limit, memory: 0, element_limit, elements: 0 }
     }
 }
 
@@ -126,8 +127,8 @@ impl ResourceLimiter for Limiter {
 
     fn table_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> Result<bool, Error> {
         let wanted = self.elements.saturating_add(desired.saturating_sub(current));
-        if wanted > TABLE_ELEMENTS {
-            return Err(Exceeded { memory: false, wanted, limit: TABLE_ELEMENTS }.into());
+        if wanted > self.element_limit {
+            return Err(Exceeded { memory: false, wanted, limit: self.element_limit }.into());
         }
         self.elements = wanted;
         Ok(true)

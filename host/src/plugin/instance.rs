@@ -13,8 +13,8 @@ use super::contract::{Contract, Role};
 use super::grants;
 use super::grants::http::{Client, Requests};
 use super::imports::{Limiter, State};
-use super::limits::bytes;
-use super::report::{Deadline, Output, WORDS_BYTES, Who, printable};
+use super::limits::{Limits, bytes, count};
+use super::report::{Deadline, Met, Output, WORDS_BYTES, Who, printable};
 use super::{Grants, Options};
 use crate::model::{CallError, Fault};
 use crate::sink::Queries;
@@ -84,20 +84,25 @@ impl Plan {
     /// Makes an instance and calls its `setup`. Blocks.
     pub(crate) async fn build<G: Guest>(self: &Arc<Self>, slot: u32, abandon: &Arc<Abandon>) -> Result<Live<G>, Fault> {
         let engine = self.artifact.engine();
-        let output = Output::new(self.who.label.clone(), Arc::clone(&engine.ticks));
+        let limits = &self.who.limits;
+        let output = Output::new(self.who.label.clone(), Arc::clone(&engine.ticks), limits);
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(count(limits.handles));
         let wasi = grants::context(&self.grants, &self.who.place, self.artifact.base(), &output)?;
         let state = State {
-            table: ResourceTable::new(),
+            table,
             wasi,
             http: WasiHttpCtx::new(),
             requests: Requests::new(&self.http, &output),
-            limiter: Limiter::new(bytes(self.who.limits.memory_mebibytes)),
+            limiter: Limiter::new(limits),
             output: Arc::clone(&output),
             queries: Arc::clone(&self.queries),
             place: self.who.place.as_str().into(),
         };
         let mut store = Store::new(&engine.wasmtime, state);
         store.limiter(|state| &mut state.limiter);
+        store.set_max_component_handles(count(limits.handles));
+        store.set_hostcall_fuel(bytes(limits.hostcall_mebibytes));
         let stopped = |stop: Stop| stop.fault(&self.who, &output);
         let pre = self.artifact.pre();
         let instance = meter::timed(
@@ -165,6 +170,11 @@ impl<G: Guest> Live<G> {
         meter::timed(&mut self.store, ticks, deadline, abandon, hook, call).await
     }
 
+    /// How much it may use.
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.plan.who.limits
+    }
+
     /// Gets the instance ready for its first record, once.
     pub(crate) async fn prepare(&mut self, abandon: &Arc<Abandon>) -> Result<(), CallError> {
         if self.prepared {
@@ -202,6 +212,8 @@ pub(crate) enum Stop {
     Waited { hook: &'static str, limit: Deadline },
     /// It answered what the contract does not allow.
     Broke { hook: &'static str, how: String },
+    /// It answered more than it may.
+    Exceeded { hook: &'static str, met: Met },
     /// Nobody waits for the answer any more.
     Abandoned,
 }
@@ -214,6 +226,7 @@ impl Stop {
             Self::Overran { hook, limit, error } => who.overran(hook, limit, error.as_ref(), output),
             Self::Waited { hook, limit } => who.waited(hook, limit, output),
             Self::Broke { hook, how } => who.broke(hook, &how, output),
+            Self::Exceeded { hook, met } => who.exceeded(hook, &met),
             Self::Abandoned => Fault::host(format!("a call of `{}` was given up", who.label)),
         }
     }

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use wasmtime::WasmBacktrace;
 
-use super::imports::Exceeded;
 use super::limits::Limits;
 use crate::model::Fault;
 
+mod exceeded;
 mod output;
 
+pub(crate) use exceeded::Met;
 pub(crate) use output::{Channel, Output, printable};
 
 /// Most frames of a guest's stack that a fault names.
@@ -49,15 +50,9 @@ impl Who {
 
     /// The guest stopped by itself: a panic, an `unreachable`, a lie about memory, or a limit.
     pub(crate) fn trapped(&self, hook: &str, error: &wasmtime::Error, output: &Output) -> Fault {
-        let Self { label, place, limits } = self;
-        let exceeded = error.chain().find_map(|cause| cause.downcast_ref::<Exceeded>());
-        let mut fault = match exceeded {
-            Some(Exceeded { memory: true, .. }) => Fault::plugin(format!(
-                "`{label}` needed more memory in `{hook}` than its limit of {} MiB",
-                limits.memory_mebibytes
-            ))
-            .hint(format!("if that is legitimate, raise `{place}.limits.memory_mebibytes`")),
-            _ => Fault::plugin(format!("`{label}` trapped in `{hook}`")),
+        let mut fault = match Met::read(error, &self.limits) {
+            Some(met) => self.exceeded(hook, &met),
+            None => Fault::plugin(format!("`{}` trapped in `{hook}`", self.label)),
         };
         let said = output.last_call();
         let (complaint, before) = complaint(&said);
@@ -68,6 +63,13 @@ impl Who {
         fault.causes.extend(stack);
         fault.causes.extend(last_output(&before));
         fault
+    }
+
+    /// The guest met a limit.
+    pub(crate) fn exceeded(&self, hook: &str, met: &Met) -> Fault {
+        let Self { label, place, .. } = self;
+        Fault::plugin(format!("`{label}` wanted {} in `{hook}`, and was stopped", met.words))
+            .hint(format!("if that is legitimate, raise `{place}.limits.{}`", met.key))
     }
 
     /// The guest ran for as long as the call might take.

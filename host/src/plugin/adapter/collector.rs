@@ -144,7 +144,9 @@ impl Collect for PluginCollector {
             match lease.live.call(WINDOW, lease.abandon, call).await? {
                 Ok(Some(answered)) => {
                     let rows = u64::from(told.records);
-                    collected(answered, rows).map(|it| Ok(Some(it))).map_err(|how| Stop::Broke { hook: WINDOW, how })
+                    collected(answered, rows, lease.live.limits())
+                        .map(|it| Ok(Some(it)))
+                        .map_err(|void| void.of(WINDOW))
                 }
                 Ok(None) => Ok(Ok(None)),
                 Err(answered) => Ok(Err(answered)),
@@ -196,7 +198,7 @@ async fn collect(
         async |guest: &CollectorGuest, store: &mut Store<State>| guest.collector.call_collect(store, &crossing).await;
     match live.call("collect", abandon, call).await? {
         Ok(answered) => {
-            collected(answered, rows.len() as u64).map(Ok).map_err(|how| Stop::Broke { hook: "collect", how })
+            collected(answered, rows.len() as u64, live.limits()).map(Ok).map_err(|void| void.of("collect"))
         }
         Err(answered) => Ok(Err(answered)),
     }

@@ -4,14 +4,42 @@ use super::super::bindings::payloads::{CollectResult, Header};
 use super::{failures, in_range};
 use crate::collect::Collected;
 use crate::model::{Payload, SinkKind};
+use crate::plugin::instance::Stop;
+use crate::plugin::limits::{Limits, bytes};
+use crate::plugin::report::Met;
+
+/// Why an answer counts for nothing.
+#[derive(Debug)]
+pub(super) enum Void {
+    /// It cannot be true.
+    Broke(String),
+    /// It is more than a collector may answer.
+    Exceeded(Met),
+}
+
+impl Void {
+    /// As the end of the instance that answered so.
+    pub(super) fn of(self, hook: &'static str) -> Stop {
+        match self {
+            Self::Broke(how) => Stop::Broke { hook, how },
+            Self::Exceeded(met) => Stop::Exceeded { hook, met },
+        }
+    }
+}
+
+impl From<String> for Void {
+    fn from(how: String) -> Self {
+        Self::Broke(how)
+    }
+}
 
 /// The payloads, by kind of sink, and the rows that failed.
 ///
 /// # Errors
-/// How the guest broke the contract.
-pub(super) fn collected(answered: CollectResult, rows: u64) -> Result<Collected, String> {
+/// How the guest broke the contract, or which limit it met.
+pub(super) fn collected(answered: CollectResult, rows: u64, limits: &Limits) -> Result<Collected, Void> {
     let CollectResult { kafka, postgres, mongo, http, redis, files, plugin, failed } = answered;
-    let mut kinds = ByKind { rows, lists: Vec::new() };
+    let mut kinds = ByKind { rows, limits, count: 0, bytes: 0, lists: Vec::new() };
     for it in kafka {
         let payload = Payload { key: it.key, ..json(it.index, it.sink, it.data) };
         kinds.push(SinkKind::Kafka, payload)?;
@@ -41,21 +69,44 @@ pub(super) fn collected(answered: CollectResult, rows: u64) -> Result<Collected,
     Ok(Collected::Payloads { payloads: kinds.lists, failed: failures(failed, rows)? })
 }
 
-struct ByKind {
+struct ByKind<'l> {
     rows: u64,
+    limits: &'l Limits,
+    count: u64,
+    bytes: usize,
     lists: Vec<(SinkKind, Vec<Payload>)>,
 }
 
-impl ByKind {
+impl ByKind<'_> {
     /// Payloads of one sink keep the order in which they came.
-    fn push(&mut self, kind: SinkKind, payload: Payload) -> Result<(), String> {
+    fn push(&mut self, kind: SinkKind, payload: Payload) -> Result<(), Void> {
         in_range(payload.index, self.rows).map_err(|how| format!("a payload for {kind}: {how}"))?;
+        self.count += 1;
+        self.bytes = self.bytes.saturating_add(size(&payload));
+        let Limits { payloads_per_call, payload_mebibytes_per_call, .. } = *self.limits;
+        if self.count > payloads_per_call {
+            let words = format!("to yield more than its {payloads_per_call} payloads in one call");
+            return Err(Void::Exceeded(Met { key: "payloads_per_call", words }));
+        }
+        if self.bytes > bytes(payload_mebibytes_per_call) {
+            let words = format!("to yield more than its {payload_mebibytes_per_call} MiB of payloads in one call");
+            return Err(Void::Exceeded(Met { key: "payload_mebibytes_per_call", words }));
+        }
         match self.lists.iter_mut().find(|(known, _)| *known == kind) {
             Some((_, list)) => list.push(payload),
             None => self.lists.push((kind, vec![payload])),
         }
         Ok(())
     }
+}
+
+/// What the payload holds, in bytes.
+fn size(payload: &Payload) -> usize {
+    let Payload { index: _, sink, key, value, target, headers, ttl: _, version: _, timestamp: _ } = payload;
+    let headers = headers.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, Vec::len));
+    let fields =
+        [Some(sink.len()), key.as_ref().map(Vec::len), value.as_ref().map(Vec::len), target.as_ref().map(String::len)];
+    fields.into_iter().flatten().chain(headers).sum()
 }
 
 fn json(index: u32, sink: String, data: String) -> Payload {
@@ -97,7 +148,7 @@ mod tests {
         }
     }
 
-    fn bytes(index: u32, sink: &str) -> PluginPayload {
+    fn raw(index: u32, sink: &str) -> PluginPayload {
         PluginPayload { index, sink: sink.into(), key: None, value: None, headers: vec![] }
     }
 
@@ -105,8 +156,10 @@ mod tests {
     #[test]
     fn bytes_reach_a_native_sink_by_its_full_name() {
         let kafka = vec![KafkaPayload { index: 1, sink: "results".into(), key: None, data: "1".into() }];
-        let answered = CollectResult { kafka, plugin: vec![bytes(0, "kafka/results"), bytes(0, "csv")], ..nothing() };
-        let Collected::Payloads { payloads, failed } = collected(answered, 2).unwrap() else { panic!("payloads") };
+        let answered = CollectResult { kafka, plugin: vec![raw(0, "kafka/results"), raw(0, "csv")], ..nothing() };
+        let Collected::Payloads { payloads, failed } = collected(answered, 2, &Limits::default()).unwrap() else {
+            panic!("payloads")
+        };
         assert!(failed.is_empty());
         let names: Vec<_> = payloads.iter().map(|(kind, list)| (*kind, list.len())).collect();
         assert_eq!(names, [(SinkKind::Kafka, 2), (SinkKind::Plugin, 1)]);
@@ -117,7 +170,9 @@ mod tests {
     fn a_time_to_live_is_carried() {
         let redis =
             vec![RedisPayload { index: 0, sink: String::new(), key: "k".into(), data: "1".into(), ttl: Some(9) }];
-        let Collected::Payloads { payloads, .. } = collected(CollectResult { redis, ..nothing() }, 1).unwrap() else {
+        let Collected::Payloads { payloads, .. } =
+            collected(CollectResult { redis, ..nothing() }, 1, &Limits::default()).unwrap()
+        else {
             panic!("payloads")
         };
         assert_eq!((payloads[0].1[0].ttl, payloads[0].1[0].key.as_deref()), (Some(9), Some(&b"k"[..])));
@@ -125,7 +180,30 @@ mod tests {
 
     #[test]
     fn payloads_of_rows_or_sinks_that_are_not_there_are_refused() {
-        assert!(collected(CollectResult { plugin: vec![bytes(2, "csv")], ..nothing() }, 2).is_err());
-        assert!(collected(CollectResult { plugin: vec![bytes(0, "ftp/x")], ..nothing() }, 2).is_err());
+        assert!(collected(CollectResult { plugin: vec![raw(2, "csv")], ..nothing() }, 2, &Limits::default()).is_err());
+        assert!(
+            collected(CollectResult { plugin: vec![raw(0, "ftp/x")], ..nothing() }, 2, &Limits::default()).is_err()
+        );
+    }
+
+    /// S129: what one answer may hold is bounded by number and by size.
+    #[test]
+    fn an_answer_has_its_bounds() {
+        let met = |limits: &Limits, plugin: Vec<PluginPayload>| match collected(
+            CollectResult { plugin, ..nothing() },
+            1,
+            limits,
+        ) {
+            Ok(_) => None,
+            Err(Void::Exceeded(met)) => Some(met.key),
+            Err(Void::Broke(how)) => panic!("{how}"),
+        };
+        let two = Limits { payloads_per_call: 2, ..Limits::default() };
+        assert_eq!(met(&two, vec![raw(0, "csv"), raw(0, "csv")]), None);
+        assert_eq!(met(&two, vec![raw(0, "csv"), raw(0, "csv"), raw(0, "csv")]), Some("payloads_per_call"));
+        let small = Limits { payload_mebibytes_per_call: 1, ..Limits::default() };
+        let large = |length| PluginPayload { value: Some(vec![0; length]), ..raw(0, "csv") };
+        assert_eq!(met(&small, vec![large(1 << 19)]), None);
+        assert_eq!(met(&small, vec![large(1 << 19), large(1 << 19)]), Some("payload_mebibytes_per_call"));
     }
 }

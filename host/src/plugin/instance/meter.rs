@@ -13,10 +13,6 @@ use crate::plugin::engine::{Ticks, ticks_in};
 use crate::plugin::imports::State;
 use crate::plugin::report::Deadline;
 
-/// Most bytes that one call may move between guest and host, so that lists which all point at the same bytes do not fill
-/// the host's memory.
-const HOSTCALL_BYTES: usize = 128 << 20;
-
 /// Tells a call that nobody waits for its answer any more.
 #[derive(Debug, Default)]
 pub(crate) struct Abandon {
@@ -93,7 +89,6 @@ pub(crate) async fn timed<T>(
         Ok(if stop { UpdateDeadline::Interrupt } else { UpdateDeadline::Continue(1) })
     });
     store.set_epoch_deadline(1);
-    store.set_hostcall_fuel(HOSTCALL_BYTES);
     store.data().output.begin_call();
     store.data_mut().requests.begin_call();
     let mut call = pin!(call(store));

@@ -14,6 +14,7 @@ use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
 use crate::plugin::engine::{TICK, Ticks};
+use crate::plugin::limits::Limits;
 
 /// Most bytes of one line; the rest of it is cut.
 const LINE_BYTES: usize = 4096;
@@ -21,8 +22,9 @@ const LINE_BYTES: usize = 4096;
 const KEPT_LINES: usize = 64;
 /// Most bytes of them.
 const KEPT_BYTES: usize = 16 << 10;
-/// Most lines of one instance that reach the log in one second; the others are counted.
-const LINES_PER_SECOND: u32 = 200;
+/// Most refusals of one instance that reach the log in one second. They count apart from what the guest says, so that it cannot
+/// hide them by a flood.
+const REFUSALS_PER_SECOND: u32 = 10;
 /// Most bytes that a guest may write at once.
 const WRITE_BYTES: usize = 64 << 10;
 
@@ -30,6 +32,8 @@ const WRITE_BYTES: usize = 64 << 10;
 pub(crate) struct Output {
     label: String,
     ticks: Arc<Ticks>,
+    /// Most that reaches the log in one second; what is more is counted.
+    most: Spoken,
     said: Mutex<Said>,
 }
 
@@ -41,8 +45,16 @@ struct Said {
     /// How many of the kept lines, from the end, belong to the present call.
     fresh: usize,
     second: u64,
-    lines: u32,
+    spoken: Spoken,
     suppressed: u64,
+    refusals: u32,
+}
+
+/// What reached the log.
+#[derive(Clone, Copy, Debug, Default)]
+struct Spoken {
+    lines: u64,
+    bytes: u64,
 }
 
 /// Standard output or error.
@@ -54,8 +66,9 @@ pub(crate) enum Channel {
 
 impl Output {
     /// Nothing said yet.
-    pub(crate) fn new(label: String, ticks: Arc<Ticks>) -> Arc<Self> {
-        Arc::new(Self { label, ticks, said: Mutex::default() })
+    pub(crate) fn new(label: String, ticks: Arc<Ticks>, limits: &Limits) -> Arc<Self> {
+        let most = Spoken { lines: limits.output_lines_per_second, bytes: limits.output_bytes_per_second };
+        Arc::new(Self { label, ticks, most, said: Mutex::default() })
     }
 
     /// A stream whose lines arrive here.
@@ -81,26 +94,52 @@ impl Output {
         said.kept.iter().skip(said.kept.len().saturating_sub(count)).cloned().collect()
     }
 
-    /// Writes a line to the log under the plugin's name, unless there were too many this second.
+    /// Writes a line to the log under the plugin's name, unless there was too much this second.
     pub(crate) fn say(&self, level: Level, text: &str) {
         let suppressed = {
-            let mut said = self.lock();
-            let second = self.ticks.now() * u64::try_from(TICK.as_millis()).unwrap_or(1) / 1000;
-            if said.second != second {
-                said.second = second;
-                said.lines = 0;
-            }
-            said.lines = said.lines.saturating_add(1);
-            if said.lines > LINES_PER_SECOND {
+            let mut said = self.this_second();
+            let length = u64::try_from(text.len()).unwrap_or(u64::MAX);
+            let spoken = Spoken { lines: said.spoken.lines + 1, bytes: said.spoken.bytes.saturating_add(length) };
+            if spoken.lines > self.most.lines || spoken.bytes > self.most.bytes {
                 said.suppressed += 1;
                 return;
             }
+            said.spoken = spoken;
             std::mem::take(&mut said.suppressed)
         };
-        let plugin = self.label.strip_prefix("plugin/").unwrap_or(&self.label);
         if suppressed > 0 {
-            tracing::warn!(target: "plugin", plugin, "{suppressed} lines left out, more than {LINES_PER_SECOND} a second");
+            let Spoken { lines, bytes } = self.most;
+            let words = format!("{suppressed} lines left out: more than {lines} lines or {bytes} bytes in a second");
+            self.log(Level::WARN, &words);
         }
+        self.log(level, text);
+    }
+
+    /// Tells the operator what the guest was refused.
+    pub(crate) fn refused(&self, what: &str) {
+        {
+            let mut said = self.this_second();
+            said.refusals = said.refusals.saturating_add(1);
+            if said.refusals > REFUSALS_PER_SECOND {
+                said.suppressed += 1;
+                return;
+            }
+        }
+        self.log(Level::WARN, &format!("`{}` was refused: {what}", self.label));
+    }
+
+    /// What was said, counted anew when a second has begun.
+    fn this_second(&self) -> std::sync::MutexGuard<'_, Said> {
+        let second = self.ticks.now() * u64::try_from(TICK.as_millis()).unwrap_or(1) / 1000;
+        let mut said = self.lock();
+        if said.second != second {
+            *said = Said { second, spoken: Spoken::default(), refusals: 0, ..std::mem::take(&mut *said) };
+        }
+        said
+    }
+
+    fn log(&self, level: Level, text: &str) {
+        let plugin = self.label.strip_prefix("plugin/").unwrap_or(&self.label);
         match level {
             Level::TRACE => tracing::trace!(target: "plugin", plugin, "{text}"),
             Level::DEBUG => tracing::debug!(target: "plugin", plugin, "{text}"),
@@ -108,11 +147,6 @@ impl Output {
             Level::WARN => tracing::warn!(target: "plugin", plugin, "{text}"),
             Level::ERROR => tracing::error!(target: "plugin", plugin, "{text}"),
         }
-    }
-
-    /// Tells the operator what the guest was refused.
-    pub(crate) fn refused(&self, what: &str) {
-        self.say(Level::WARN, &format!("`{}` was refused: {what}", self.label));
     }
 
     fn write(&self, channel: Channel, bytes: &[u8]) {
@@ -237,7 +271,7 @@ mod tests {
 
     #[test]
     fn lines_are_put_together_escaped_and_cut() {
-        let output = Output::new("collect".into(), Arc::default());
+        let output = Output::new("collect".into(), Arc::default(), &Limits::default());
         output.write(Channel::Out, b"one ");
         output.write(Channel::Error, b"two\nthr");
         output.write(Channel::Out, b"line \x1b[31mred\n");
@@ -251,7 +285,7 @@ mod tests {
 
     #[test]
     fn a_flood_is_kept_within_its_bounds() {
-        let output = Output::new("collect".into(), Arc::default());
+        let output = Output::new("collect".into(), Arc::default(), &Limits::default());
         for _ in 0..10_000 {
             output.write(Channel::Error, b"again and again\n");
         }
@@ -261,7 +295,7 @@ mod tests {
 
     #[test]
     fn a_call_is_told_from_the_ones_before() {
-        let output = Output::new("collect".into(), Arc::default());
+        let output = Output::new("collect".into(), Arc::default(), &Limits::default());
         output.write(Channel::Out, b"before\n");
         output.begin_call();
         output.write(Channel::Out, b"now\n");
