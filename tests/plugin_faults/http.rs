@@ -1,0 +1,3 @@
+//! Requests that no grant covers, and answers that are too much.
+
+attacks! {}
