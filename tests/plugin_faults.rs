@@ -22,6 +22,8 @@ mod loops;
 mod stage;
 #[path = "plugin_faults/wat.rs"]
 mod wat;
+#[path = "support/web.rs"]
+mod web;
 
 /// One attack.
 #[derive(Clone, Copy)]

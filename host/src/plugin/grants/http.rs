@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::uri::Scheme;
 use http::{Method, Request, Response};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -20,6 +21,7 @@ use crate::sink::tls;
 
 mod address;
 mod body;
+mod link;
 mod origin;
 mod resolve;
 mod send;
@@ -27,6 +29,7 @@ mod send;
 mod tests;
 
 pub use address::Network;
+pub(crate) use link::add_to_linker;
 pub use origin::Origin;
 
 /// Most bytes of an address that a refusal names.
@@ -182,6 +185,15 @@ impl WasiHttpHooks for Requests {
             Ok(sending) => Box::new(sending.send(request)),
             Err(error) => Box::new(std::future::ready(Err(error))),
         }
+    }
+
+    fn is_supported_scheme(&mut self, scheme: &Scheme) -> bool {
+        let is_supported = *scheme == Scheme::HTTP || *scheme == Scheme::HTTPS;
+        if !is_supported {
+            let shown = printable(scheme.as_str(), ADDRESS_BYTES);
+            self.output.refused(&format!("HTTP by the scheme `{shown}`: it has to be `http` or `https`"));
+        }
+        is_supported
     }
 
     fn p2_outgoing_body_chunk_size(&mut self) -> usize {
