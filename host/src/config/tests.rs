@@ -322,6 +322,7 @@ fn every_finding_has_its_code() {
         ("C015", with(one, "sinks: { filesystem: { log: { base_path: '' } } }")),
         ("C015", with(one, "collect: { component: '' }")),
         ("C018", plugin("grants: { postgres: [main] }")),
+        ("C020", plugin("grants: { http_addresses: [10.1.2.0/24] }")),
     ] {
         assert_eq!(codes(&text), [code], "{text}{:?}", faults(&text));
     }
