@@ -234,6 +234,14 @@ fn wrong_types_missing_keys_and_words() {
             "sinks:\n  kafka:\n    out:\n",
             "`sinks.kafka.out.topic` is missing (t.yaml:3:5) | `sinks.kafka.out.topic`: The topic",
         ),
+        (
+            "collect: { component: c.wasm, grants: { http: ['https://api.example.com/v1'] } }\n",
+            "`collect.grants.http[0]` must be a scheme, a host and perhaps a port, and nothing else, such as `https://api.example.com:443`, found a string (t.yaml:1:50)",
+        ),
+        (
+            "collect: { component: c.wasm, grants: { http_addresses: [10.1.2.3/24] } }\n",
+            "`collect.grants.http_addresses[0]` must be an address or a network, such as `192.168.0.7` or `10.1.2.0/24`, with no bit set behind its prefix, found a string (t.yaml:1:58)",
+        ),
         ("dlq: { format: jsn }\n", "`dlq.format` must be `json` or `raw` (t.yaml:1:8) | did you mean `json`?"),
         (
             "collect: {}\n",
@@ -310,6 +318,8 @@ fn every_finding_has_its_code() {
         ("C008", plugin("limits: { memory_mebibytes: 0 }")),
         ("C008", plugin("limits: { instances: 0 }")),
         ("C008", plugin("limits: { call_timeout_seconds: 0 }")),
+        ("C008", plugin("limits: { setup_timeout_seconds: .nan }")),
+        ("C008", plugin("limits: { handles: 0 }")),
         ("C009", with("source_topic: t, revoke_budget_seconds: 60.5", "")),
         ("C009", with("source_topic: t, properties: { max.poll.interval.ms: 49999 }", "")),
         ("C010", with(one, &format!("sinks: {{ filesystem: {{ {many} }} }}"))),
@@ -322,6 +332,14 @@ fn every_finding_has_its_code() {
         ("C015", with(one, "sinks: { filesystem: { log: { base_path: '' } } }")),
         ("C015", with(one, "collect: { component: '' }")),
         ("C018", plugin("grants: { postgres: [main] }")),
+        ("C019", with(one, "sinks: { plugin: { csv: { component: c.wasm, grants: { allowed_sinks: [] } } } }")),
+        (
+            "C019",
+            with(
+                one,
+                "sinks: { filesystem: { log: { base_path: /tmp } } }\ncollect: { component: c.wasm, grants: { allowed_sinks: [kafka/nobody] } }",
+            ),
+        ),
         ("C020", plugin("grants: { http_addresses: [10.1.2.0/24] }")),
     ] {
         assert_eq!(codes(&text), [code], "{text}{:?}", faults(&text));

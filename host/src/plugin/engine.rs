@@ -65,7 +65,7 @@ impl Engine {
 
 /// Instances live long and are few, and their sizes are the operator's to choose, so they are allocated on demand: a pool
 /// would need its sizes before the configuration is read, and would save microseconds per instance.
-fn config() -> Config {
+pub(crate) fn config() -> Config {
     let mut config = Config::new();
     config
         .wasm_component_model(true)
