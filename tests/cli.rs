@@ -616,7 +616,7 @@ fn a_component_with_another_hash() {
 
 #[test]
 fn every_part_is_told_of_and_not_only_the_first_that_is_broken() {
-    let yaml = "collect: { component: plugin.wasm }\nsinks:\n  filesystem: { log: { base_path: missing }, here: { base_path: . } }\n  plugin: { csv: { component: none.wasm, grants: { directories: [{ host: ., guest: /out, access: write }], environment: [REGION] } } }\n";
+    let yaml = "collect: { component: plugin.wasm }\nsinks:\n  filesystem: { log: { base_path: missing }, here: { base_path: . } }\n  plugin: { csv: { component: none.wasm, grants: { directories: [{ host: ., guest: /out, access: write }], environment: [REGION], http: ['HTTPS://API.example.com:443'], http_addresses: [10.1.2.0/24] } } }\n";
     let scene = with_component(yaml, "not wasm");
     insta::assert_snapshot!(scene.check(), @r"
     exit: 2
@@ -625,7 +625,7 @@ fn every_part_is_told_of_and_not_only_the_first_that_is_broken() {
     collect  plugin                    fault  no grants
     sink     filesystem/here  .        ok
     sink     filesystem/log  missing   ok
-    sink     plugin/csv                fault  directory /out (write), variable REGION
+    sink     plugin/csv                fault  directory /out (write), variable REGION, http https://api.example.com, http address 10.1.2.0/24
     --- stderr
     error: `plugin.wasm` is not WebAssembly
       Caused by: it does not begin with `\0asm`

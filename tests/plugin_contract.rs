@@ -14,10 +14,14 @@ use tidegate::sink::Queries;
 mod collector;
 #[path = "plugin_contract/grants.rs"]
 mod grants;
+#[path = "plugin_contract/http.rs"]
+mod http;
 #[path = "plugin_contract/load.rs"]
 mod load;
 #[path = "plugin_contract/sink.rs"]
 mod sink;
+#[path = "support/web.rs"]
+mod web;
 
 const SINK: &str = "sinks.plugin.faulty";
 const COLLECT: &str = "collect";

@@ -53,7 +53,7 @@ const ONLY_IN: &[(&str, &[&str], &[&str])] = &[
     ),
     ("`sqlx` is named only in the postgres sink", &["sqlx"], &["sink/postgres"]),
     ("`mongodb` is named only in the mongo sink", &["mongodb", "bson"], &["sink/mongo"]),
-    ("`reqwest` is named only in the http sink", &["reqwest"], &["sink/http"]),
+    ("`reqwest` is named only where HTTP is spoken", &["reqwest"], &["sink/http", "plugin/grants/http"]),
     ("nobody but cli imports config", &["crate::config", "tidegate::config"], &["cli", "config", "main"]),
     ("nobody imports cli", &["crate::cli", "tidegate::cli"], &["cli", "main"]),
     (

@@ -22,6 +22,7 @@ pub use adapter::sink::PluginSink;
 pub use artifact::compile::{self, Compiler};
 pub use artifact::{Artifact, Summary};
 pub use contract::Hooks;
+pub use grants::http::{Network, Origin};
 pub use limits::{Limit, Limits};
 pub use options::{Access, Directory, Grants, Options};
 

@@ -247,9 +247,11 @@ fn grants(grants: &plugin::Grants) -> Vec<String> {
     });
     let variables = grants.environment.iter().map(|name| format!("variable {name}"));
     let databases = grants.postgres.iter().map(|name| format!("postgres {name}"));
+    let origins = grants.http.iter().map(|origin| format!("http {origin}"));
+    let networks = grants.http_addresses.iter().map(|network| format!("http address {network}"));
     let sinks = grants.allowed_sinks.iter().map(|names| match names.as_slice() {
         [] => "no sinks".to_owned(),
         names => format!("sinks {}", names.join(", ")),
     });
-    sinks.chain(directories).chain(variables).chain(databases).collect()
+    sinks.chain(directories).chain(variables).chain(databases).chain(origins).chain(networks).collect()
 }

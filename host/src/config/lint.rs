@@ -21,6 +21,7 @@
 //! | C017 | a sink's topics that are not read, or a topic that no sink takes |
 //! | C018 | a grant for a PostgreSQL sink that is not configured |
 //! | C019 | a grant to write to a sink that is not configured, or for a plugin that writes to none |
+//! | C020 | addresses that no granted host needs |
 
 use std::collections::{BTreeMap, BTreeSet};
 

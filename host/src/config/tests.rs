@@ -234,6 +234,14 @@ fn wrong_types_missing_keys_and_words() {
             "sinks:\n  kafka:\n    out:\n",
             "`sinks.kafka.out.topic` is missing (t.yaml:3:5) | `sinks.kafka.out.topic`: The topic",
         ),
+        (
+            "collect: { component: c.wasm, grants: { http: ['https://api.example.com/v1'] } }\n",
+            "`collect.grants.http[0]` must be a scheme, a host and perhaps a port, and nothing else, such as `https://api.example.com:443`, found a string (t.yaml:1:50)",
+        ),
+        (
+            "collect: { component: c.wasm, grants: { http_addresses: [10.1.2.3/24] } }\n",
+            "`collect.grants.http_addresses[0]` must be an address or a network, such as `192.168.0.7` or `10.1.2.0/24`, with no bit set behind its prefix, found a string (t.yaml:1:58)",
+        ),
         ("dlq: { format: jsn }\n", "`dlq.format` must be `json` or `raw` (t.yaml:1:8) | did you mean `json`?"),
         (
             "collect: {}\n",
@@ -332,6 +340,7 @@ fn every_finding_has_its_code() {
                 "sinks: { filesystem: { log: { base_path: /tmp } } }\ncollect: { component: c.wasm, grants: { allowed_sinks: [kafka/nobody] } }",
             ),
         ),
+        ("C020", plugin("grants: { http_addresses: [10.1.2.0/24] }")),
     ] {
         assert_eq!(codes(&text), [code], "{text}{:?}", faults(&text));
     }

@@ -3,19 +3,15 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use http::Request;
 use wasmtime_wasi::{FsPerms, WasiCtx};
-use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
-pub(crate) mod files;
-
-use super::report::{Channel, Output, printable};
+use super::report::{Channel, Output};
 use super::{Access, Grants};
 use crate::model::Fault;
 use crate::sink::Queries;
 
-/// Most bytes of an address that a refusal names.
-const ADDRESS_BYTES: usize = 300;
+pub(crate) mod files;
+pub(crate) mod http;
 
 /// The WASI context of one instance: clocks and randomness always, directories and variables as granted, sockets never.
 pub(crate) fn context(grants: &Grants, place: &str, base: &Path, output: &Arc<Output>) -> Result<WasiCtx, Fault> {
@@ -71,28 +67,6 @@ pub(crate) fn queries(grants: &Grants, place: &str, known: &Queries) -> Result<Q
             .hint(format!("add `sinks.postgres.{name}`, or take it out of `{place}.grants.postgres`"))),
     });
     granted.collect()
-}
-
-/// Refuses every request, and tells the operator.
-pub(crate) struct NoHttp {
-    pub(crate) output: Arc<Output>,
-}
-
-type Sent<T> = Box<dyn Future<Output = Result<T, Error>> + Send>;
-
-impl WasiHttpHooks for NoHttp {
-    fn send_request(
-        &mut self,
-        request: Request<WasiBody>,
-        _options: Option<RequestOptions>,
-        _done: Sent<()>,
-    ) -> Sent<(http::Response<WasiBody>, Sent<()>)> {
-        let uri = request.uri();
-        let address =
-            format!("{}://{}", uri.scheme_str().unwrap_or("http"), uri.authority().map_or("", |it| it.as_str()));
-        self.output.refused(&format!("HTTP to `{}`: no grant covers it", printable(&address, ADDRESS_BYTES)));
-        Box::new(std::future::ready(Err(Error::HttpRequestDenied)))
-    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use super::bindings::tidegate::plugin::{log, metrics, postgres};
-use super::grants::NoHttp;
+use super::grants::http::Requests;
 use super::limits::{Limits, bytes, count};
 use super::report::{Output, printable};
 use crate::sink::Queries;
@@ -23,7 +23,7 @@ pub(crate) struct State {
     pub(crate) table: ResourceTable,
     pub(crate) wasi: WasiCtx,
     pub(crate) http: WasiHttpCtx,
-    pub(crate) no_http: NoHttp,
+    pub(crate) requests: Requests,
     pub(crate) limiter: Limiter,
     pub(crate) output: Arc<Output>,
     /// The sinks that it may ask.
@@ -40,7 +40,7 @@ impl WasiView for State {
 
 impl WasiHttpView for State {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
-        WasiHttpCtxView { hooks: &mut self.no_http, table: &mut self.table, ctx: &mut self.http }
+        WasiHttpCtxView { hooks: &mut self.requests, table: &mut self.table, ctx: &mut self.http }
     }
 }
 

@@ -10,7 +10,8 @@ use wasmtime_wasi_http::WasiHttpCtx;
 use super::artifact::Artifact;
 use super::bindings::types;
 use super::contract::{Contract, Role};
-use super::grants::{self, NoHttp};
+use super::grants;
+use super::grants::http::{Client, Requests};
 use super::imports::{Limiter, State};
 use super::limits::{Limits, bytes, count};
 use super::report::{Deadline, Met, Output, WORDS_BYTES, Who, printable};
@@ -58,6 +59,7 @@ pub(crate) struct Plan {
     options: String,
     grants: Grants,
     queries: Arc<Queries>,
+    http: Arc<Client>,
 }
 
 impl Plan {
@@ -72,6 +74,7 @@ impl Plan {
             name: name.to_owned(),
             options: json,
             queries: Arc::new(grants::queries(&options.grants, &place, queries)?),
+            http: Client::new(&place, &options.grants, &options.limits)?,
             grants: options.grants.clone(),
             who: Who { label: Who::label_of(&place), place, limits: options.limits.clone() },
             artifact,
@@ -90,7 +93,7 @@ impl Plan {
             table,
             wasi,
             http: WasiHttpCtx::new(),
-            no_http: NoHttp { output: Arc::clone(&output) },
+            requests: Requests::new(&self.http, &output),
             limiter: Limiter::new(limits),
             output: Arc::clone(&output),
             queries: Arc::clone(&self.queries),

@@ -43,6 +43,16 @@ pub struct Limits {
     pub hostcall_mebibytes: u64,
     /// Most handles that one instance may hold: open files, requests, streams, clocks.
     pub handles: u64,
+    /// Most HTTP requests of one instance at a time; one whose response is still being read counts.
+    pub http_requests_in_flight: u64,
+    /// Most HTTP requests in one call, refused ones included.
+    pub http_requests_per_call: u64,
+    /// Longest body of one HTTP request, in MiB.
+    pub http_request_mebibytes: u64,
+    /// Longest body of one HTTP response, in MiB.
+    pub http_response_mebibytes: u64,
+    /// Longest that one HTTP request may take, in seconds, from sending it to the last byte of its response.
+    pub http_timeout_seconds: f64,
     /// Largest component file, in MiB.
     pub component_mebibytes: u64,
     /// Longest that compiling the component may take, in seconds.
@@ -65,6 +75,11 @@ impl Default for Limits {
             payload_mebibytes_per_call: 64,
             hostcall_mebibytes: 128,
             handles: 256,
+            http_requests_in_flight: 16,
+            http_requests_per_call: 1000,
+            http_request_mebibytes: 8,
+            http_response_mebibytes: 16,
+            http_timeout_seconds: 10.0,
             component_mebibytes: 128,
             compile_timeout_seconds: 300.0,
             compile_memory_mebibytes: 4096,
@@ -130,6 +145,11 @@ impl Limits {
             count("payload_mebibytes_per_call", self.payload_mebibytes_per_call, MEBIBYTES),
             count("hostcall_mebibytes", self.hostcall_mebibytes, MEBIBYTES),
             count("handles", self.handles, 16..=65_536),
+            count("http_requests_in_flight", self.http_requests_in_flight, 1..=1024),
+            count("http_requests_per_call", self.http_requests_per_call, 1..=1_000_000),
+            count("http_request_mebibytes", self.http_request_mebibytes, MEBIBYTES),
+            count("http_response_mebibytes", self.http_response_mebibytes, MEBIBYTES),
+            seconds("http_timeout_seconds", self.http_timeout_seconds),
             count("component_mebibytes", self.component_mebibytes, 1..=COMPONENT_MEBIBYTES),
             seconds("compile_timeout_seconds", self.compile_timeout_seconds),
             count("compile_memory_mebibytes", self.compile_memory_mebibytes, 128..=65_536),

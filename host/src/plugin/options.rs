@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::grants::http::{Network, Origin};
 use super::limits::Limits;
 
 /// One plugin: the component, what it is told, and what it may do.
@@ -40,6 +41,12 @@ pub struct Grants {
     pub allowed_sinks: Option<Vec<String>>,
     /// Names of PostgreSQL sinks on whose connections the guest may run statements (S109).
     pub postgres: Vec<String>,
+    /// Where the guest may send HTTP requests: scheme, host and port, such as `https://api.example.com:443`. A host is reached
+    /// only at addresses that anybody on the internet can reach, unless it is itself an address, or `localhost`.
+    pub http: Vec<Origin>,
+    /// Addresses and networks that the hosts of `http` may stand for although they are not everybody's: loopback, private,
+    /// link-local and the like, such as `10.1.2.0/24`.
+    pub http_addresses: Vec<Network>,
 }
 
 /// One directory of the host that the guest sees.

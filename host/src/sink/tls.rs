@@ -64,7 +64,7 @@ impl Tls {
 }
 
 /// Makes *ring* the process's cryptography, for the libraries that ask for the process's choice. Harmless when repeated.
-pub(super) fn provide() {
+pub(crate) fn provide() {
     // Refused only when somebody chose before, and then there is a choice.
     let _ = rustls::crypto::ring::default_provider().install_default();
 }

@@ -47,6 +47,15 @@ impl Lint<'_> {
             }
             guests.push(guest);
         }
+        if options.grants.http.is_empty() && !options.grants.http_addresses.is_empty() {
+            let addresses = path(&["grants", "http_addresses"]);
+            self.find(
+                "C020",
+                &as_strs(&addresses),
+                &format!("`{}` names addresses, but there is no grant whose host could have them", addresses.join(".")),
+                "add the origin to `http`, such as `https://intranet.example.com`, or take the addresses away",
+            );
+        }
         self.allowed_sinks(&path(&["grants", "allowed_sinks"]), options, key == ["collect"]);
         let databases = path(&["grants", "postgres"]);
         for name in options.grants.postgres.iter().filter(|name| !self.config.sinks.postgres.contains_key(*name)) {

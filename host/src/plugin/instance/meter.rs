@@ -90,6 +90,7 @@ pub(crate) async fn timed<T>(
     });
     store.set_epoch_deadline(1);
     store.data().output.begin_call();
+    store.data_mut().requests.begin_call();
     let mut call = pin!(call(store));
     let metered = poll_fn(|context| {
         meter.resumed.store(meter.ticks.now(), Ordering::Relaxed);

@@ -1,0 +1,48 @@
+//! Hostile guests, each beside a well-behaved plugin in one process: what the guest saw, what the log says, that the host lives,
+//! and that the other delivers everything (S129, S130).
+//!
+//! An attack is a function over a [`stage::Stage`]; the macro [`attacks`] makes it a test and a row of [`EVERY`].
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+use std::pin::Pin;
+
+#[macro_use]
+#[path = "plugin_faults/attacks.rs"]
+mod attacks;
+#[path = "plugin_faults/beside.rs"]
+mod beside;
+#[path = "plugin_faults/http.rs"]
+mod http;
+#[path = "plugin_faults/journal.rs"]
+mod journal;
+#[path = "plugin_faults/loops.rs"]
+mod loops;
+#[path = "plugin_faults/stage.rs"]
+mod stage;
+#[path = "plugin_faults/wat.rs"]
+mod wat;
+#[path = "support/web.rs"]
+mod web;
+
+/// One attack.
+#[derive(Clone, Copy)]
+struct Attack {
+    /// Its name, which is its plugin's name and topic, too.
+    name: &'static str,
+    run: for<'a> fn(&'a stage::Stage) -> Pin<Box<dyn Future<Output = ()> + 'a>>,
+}
+
+/// Every attack there is.
+const EVERY: &[&[Attack]] = &[http::ATTACKS, loops::ATTACKS];
+
+/// Fewest attacks that the suite is made of.
+const FEWEST: usize = 3;
+
+#[test]
+fn there_are_enough_attacks_and_each_has_a_name_of_its_own() {
+    let names: Vec<_> = EVERY.iter().flat_map(|some| some.iter()).map(|attack| attack.name).collect();
+    assert!(names.len() >= FEWEST, "only {} attacks", names.len());
+    let distinct: std::collections::HashSet<_> = names.iter().collect();
+    assert_eq!(distinct.len(), names.len());
+}

@@ -1,0 +1,181 @@
+//! One attack at a time beside a well-behaved plugin, in one runtime and one process.
+
+use std::fmt::Debug;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use serde_json::{Value, json};
+use tidegate::model::{Batch, CallError, Fault, Owner, TopicPartition};
+use tidegate::plugin::{Artifact, Options, PluginCollector, PluginSink, Plugins};
+use tidegate::sink::Queries;
+
+use crate::beside::Beside;
+use crate::{Attack, journal};
+
+/// A call's deadline where no test says another, in seconds: short, because many attacks last until it is over.
+const CALL_SECONDS: f64 = 0.3;
+
+/// A guest that `tests/guests/build.sh` has built.
+pub(crate) fn guest(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../target/guests/{name}.wasm"));
+    assert!(path.exists(), "`{}` is missing: run `make setup`", path.display());
+    path
+}
+
+/// A plugin's options with whatever stands in `more`.
+pub(crate) fn configured(component: &Path, more: Value) -> Options {
+    let mut all = json!({ "component": component });
+    all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    serde_json::from_value(all).unwrap()
+}
+
+/// The one runtime of all attacks, with a cache that outlives the tests, so that a guest is compiled once.
+pub(crate) fn plugins() -> &'static Arc<Plugins> {
+    static PLUGINS: OnceLock<Arc<Plugins>> = OnceLock::new();
+    PLUGINS.get_or_init(|| Plugins::new(Some(Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled"))).unwrap())
+}
+
+/// What an attack has at hand.
+pub(crate) struct Stage {
+    name: &'static str,
+    folder: tempfile::TempDir,
+    /// The directory of the plugin beside it.
+    pub(crate) other: PathBuf,
+    components: AtomicU32,
+}
+
+/// Plays the attack while a well-behaved plugin works, before, during and after it; then a fresh plugin works as well.
+pub(crate) async fn play(attack: &Attack) {
+    journal::start();
+    let mut beside = Beside::start(plugins()).await;
+    beside.round().await;
+    let stage = Stage::new(attack.name, beside.folder());
+    let running = beside.run();
+    (attack.run)(&stage).await;
+    let (mut beside, _) = running.end().await;
+    beside.round().await;
+    beside.delivered_all();
+    let mut fresh = Beside::start(plugins()).await;
+    fresh.round().await;
+    fresh.delivered_all();
+}
+
+impl Stage {
+    pub(crate) fn new(name: &'static str, other: &Path) -> Self {
+        Self { name, folder: tempfile::tempdir().unwrap(), other: other.to_owned(), components: AtomicU32::new(0) }
+    }
+
+    /// What the attacker is called in messages.
+    pub(crate) fn label(&self) -> String {
+        format!("plugin/{}", self.name)
+    }
+
+    /// Where the attacker stands in the configuration, be it a sink or a collector.
+    pub(crate) fn place(&self) -> String {
+        format!("sinks.plugin.{}", self.name)
+    }
+
+    /// A directory of this attack's own on the host's side; nothing of it is granted by itself.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// A subdirectory of [`Self::folder`], made if it is not there.
+    pub(crate) fn made(&self, name: &str) -> PathBuf {
+        let path = self.folder().join(name);
+        std::fs::create_dir_all(&path).unwrap();
+        path
+    }
+
+    /// A component's bytes as a file.
+    pub(crate) fn component(&self, bytes: &[u8]) -> PathBuf {
+        let number = self.components.fetch_add(1, Ordering::Relaxed);
+        let path = self.folder().join(format!("component-{number}.wasm"));
+        std::fs::write(&path, bytes).unwrap();
+        path
+    }
+
+    /// Its options: `more`, and a short deadline unless `more` says another.
+    pub(crate) fn configured(&self, component: &Path, mut more: Value) -> Options {
+        let limits = more.as_object_mut().unwrap().entry("limits").or_insert_with(|| json!({}));
+        for key in ["call_timeout_seconds", "setup_timeout_seconds"] {
+            limits.as_object_mut().unwrap().entry(key).or_insert_with(|| json!(CALL_SECONDS));
+        }
+        configured(component, more)
+    }
+
+    pub(crate) async fn load(&self, options: &Options) -> Result<Artifact, Fault> {
+        plugins().load(&self.place(), options, Path::new("/")).await
+    }
+
+    /// The attacker as a sink.
+    pub(crate) async fn sink(&self, component: &Path, more: Value) -> Result<PluginSink, Fault> {
+        let options = self.configured(component, more);
+        PluginSink::start(self.load(&options).await?, self.name, &options, &Queries::new()).await
+    }
+
+    /// The attacker as the collector.
+    pub(crate) async fn collector(&self, component: &Path, more: Value) -> Result<PluginCollector, Fault> {
+        let options = self.configured(component, more);
+        PluginCollector::start(self.load(&options).await?, &options, &Queries::new()).await
+    }
+
+    /// A partition that only this attack has.
+    pub(crate) fn source(&self, partition: i32) -> TopicPartition {
+        TopicPartition::new(self.name, partition)
+    }
+
+    /// Records with those values, from offset 0 on.
+    pub(crate) fn records(&self, values: &[&str]) -> Arc<Batch> {
+        let mut batch = Batch::new(self.source(0));
+        for (offset, value) in (0..).zip(values) {
+            batch.push(offset, 1_700_000_000_000, Some(b"key"), Some(value.as_bytes()));
+        }
+        Arc::new(batch)
+    }
+
+    /// What the log says of the attacker: every line that names it, without the time.
+    pub(crate) fn log(&self) -> Vec<String> {
+        journal::of(self.name)
+    }
+
+    /// A fault's message and hint, with the attacker's label and place left out: `{}` and `<place>`.
+    pub(crate) fn words(&self, fault: &Fault) -> (String, String) {
+        let plain = |text: &str| text.replace(&self.place(), "<place>").replace(&self.label(), "{}");
+        (plain(&fault.message), plain(fault.hint.as_deref().unwrap_or_default()))
+    }
+}
+
+/// The guest was stopped, and that is its own fault.
+#[track_caller]
+pub(crate) fn trapped<T: Debug>(answer: Result<T, CallError>) -> Fault {
+    match answer {
+        Err(CallError::Trap(fault)) => {
+            assert_eq!(fault.owner, Owner::Plugin, "{fault}");
+            fault
+        }
+        other => panic!("not a trap: {other:?}"),
+    }
+}
+
+/// The guest was stopped while it waited, and that is not its fault: no row may be suspected (S63).
+#[track_caller]
+pub(crate) fn waited<T: Debug>(answer: Result<T, CallError>) -> Fault {
+    match answer {
+        Err(CallError::Timeout(fault)) => {
+            assert_eq!(fault.owner, Owner::Destination, "{fault}");
+            fault
+        }
+        other => panic!("not a timeout: {other:?}"),
+    }
+}
+
+/// No row was shown to the guest, so none is suspected.
+#[track_caller]
+pub(crate) fn unborn<T: Debug>(answer: Result<T, CallError>) -> Fault {
+    match answer {
+        Err(CallError::Retry(fault)) => fault,
+        other => panic!("not to be tried again: {other:?}"),
+    }
+}
