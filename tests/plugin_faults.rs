@@ -10,6 +10,8 @@ use std::pin::Pin;
 #[macro_use]
 #[path = "plugin_faults/attacks.rs"]
 mod attacks;
+#[path = "plugin_faults/answers.rs"]
+mod answers;
 #[path = "plugin_faults/beside.rs"]
 mod beside;
 #[path = "plugin_faults/http.rs"]
@@ -18,8 +20,14 @@ mod http;
 mod journal;
 #[path = "plugin_faults/loops.rs"]
 mod loops;
+#[path = "plugin_faults/machine.rs"]
+mod machine;
+#[path = "plugin_faults/memory.rs"]
+mod memory;
 #[path = "plugin_faults/stage.rs"]
 mod stage;
+#[path = "plugin_faults/waits.rs"]
+mod waits;
 #[path = "plugin_faults/wat.rs"]
 mod wat;
 
@@ -32,7 +40,7 @@ struct Attack {
 }
 
 /// Every attack there is.
-const EVERY: &[&[Attack]] = &[http::ATTACKS, loops::ATTACKS];
+const EVERY: &[&[Attack]] = &[answers::ATTACKS, http::ATTACKS, loops::ATTACKS, memory::ATTACKS, waits::ATTACKS];
 
 /// Fewest attacks that the suite is made of.
 const FEWEST: usize = 3;
