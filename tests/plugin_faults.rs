@@ -14,6 +14,8 @@ mod attacks;
 mod answers;
 #[path = "plugin_faults/beside.rs"]
 mod beside;
+#[path = "plugin_faults/handles.rs"]
+mod handles;
 #[path = "plugin_faults/http.rs"]
 mod http;
 #[path = "plugin_faults/journal.rs"]
@@ -24,6 +26,10 @@ mod loops;
 mod machine;
 #[path = "plugin_faults/memory.rs"]
 mod memory;
+#[path = "plugin_faults/output.rs"]
+mod output;
+#[path = "plugin_faults/prowler.rs"]
+mod prowler;
 #[path = "plugin_faults/stage.rs"]
 mod stage;
 #[path = "plugin_faults/waits.rs"]
@@ -40,7 +46,15 @@ struct Attack {
 }
 
 /// Every attack there is.
-const EVERY: &[&[Attack]] = &[answers::ATTACKS, http::ATTACKS, loops::ATTACKS, memory::ATTACKS, waits::ATTACKS];
+const EVERY: &[&[Attack]] = &[
+    answers::ATTACKS,
+    handles::ATTACKS,
+    http::ATTACKS,
+    loops::ATTACKS,
+    memory::ATTACKS,
+    output::ATTACKS,
+    waits::ATTACKS,
+];
 
 /// Fewest attacks that the suite is made of.
 const FEWEST: usize = 3;
