@@ -14,6 +14,8 @@ mod attacks;
 mod answers;
 #[path = "plugin_faults/beside.rs"]
 mod beside;
+#[path = "plugin_faults/files.rs"]
+mod files;
 #[path = "plugin_faults/handles.rs"]
 mod handles;
 #[path = "plugin_faults/http.rs"]
@@ -48,6 +50,7 @@ struct Attack {
 /// Every attack there is.
 const EVERY: &[&[Attack]] = &[
     answers::ATTACKS,
+    files::ATTACKS,
     handles::ATTACKS,
     http::ATTACKS,
     loops::ATTACKS,

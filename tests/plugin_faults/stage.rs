@@ -35,7 +35,12 @@ pub(crate) fn configured(component: &Path, more: Value) -> Options {
 /// The one runtime of all attacks, with a cache that outlives the tests, so that a guest is compiled once.
 pub(crate) fn plugins() -> &'static Arc<Plugins> {
     static PLUGINS: OnceLock<Arc<Plugins>> = OnceLock::new();
-    PLUGINS.get_or_init(|| Plugins::new(Some(Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled"))).unwrap())
+    PLUGINS.get_or_init(|| Plugins::new(Some(compiled())).unwrap())
+}
+
+/// The cache of compiled components.
+pub(crate) fn compiled() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled")
 }
 
 /// What an attack has at hand.
