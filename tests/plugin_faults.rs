@@ -14,6 +14,8 @@ mod attacks;
 mod answers;
 #[path = "plugin_faults/beside.rs"]
 mod beside;
+#[path = "plugin_faults/claims.rs"]
+mod claims;
 #[path = "plugin_faults/files.rs"]
 mod files;
 #[path = "plugin_faults/handles.rs"]
@@ -34,6 +36,8 @@ mod output;
 mod prowler;
 #[path = "plugin_faults/stage.rs"]
 mod stage;
+#[path = "plugin_faults/surroundings.rs"]
+mod surroundings;
 #[path = "plugin_faults/waits.rs"]
 mod waits;
 #[path = "plugin_faults/wat.rs"]
@@ -50,12 +54,14 @@ struct Attack {
 /// Every attack there is.
 const EVERY: &[&[Attack]] = &[
     answers::ATTACKS,
+    claims::ATTACKS,
     files::ATTACKS,
     handles::ATTACKS,
     http::ATTACKS,
     loops::ATTACKS,
     memory::ATTACKS,
     output::ATTACKS,
+    surroundings::ATTACKS,
     waits::ATTACKS,
 ];
 
