@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use tidegate::model::{Batch, Fault, TopicPartition};
-use tidegate::plugin::{Artifact, Options, PluginCollector, PluginSink, Plugins};
+use tidegate::plugin::{Artifact, Compiler, Options, PluginCollector, PluginSink, Plugins};
 use tidegate::sink::Queries;
 
 #[path = "plugin_contract/collector.rs"]
@@ -35,7 +35,11 @@ fn guests() -> PathBuf {
 
 /// The runtime, with a cache that outlives the test, so that a guest is compiled once.
 fn plugins() -> Arc<Plugins> {
-    Plugins::new(Some(Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled"))).unwrap()
+    Plugins::new(
+        Some(Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled")),
+        Compiler::Child(env!("CARGO_BIN_EXE_tidegate").into()),
+    )
+    .unwrap()
 }
 
 /// A plugin's options with `options`, `limits` and whatever else stands in `more`.

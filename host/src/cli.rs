@@ -9,6 +9,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{self, Environment, Loaded};
 use crate::model::{Fault, Owner};
+use crate::plugin::compile::{self, Failed};
 use assemble::NotStarted;
 
 mod assemble;
@@ -67,6 +68,16 @@ enum Command {
     },
     /// Print the JSON Schema of the configuration file.
     Schema,
+    /// Compile the component on standard input, and nothing else: what this program starts itself as for every plugin.
+    #[command(name = compile::SUBCOMMAND, hide = true)]
+    CompileComponent {
+        /// Most memory that it may take.
+        #[arg(long)]
+        memory_mebibytes: u64,
+        /// Most processor time that it may take.
+        #[arg(long)]
+        processor_seconds: u64,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -128,6 +139,22 @@ fn dispatch(command: Command) -> Exit {
         Command::Schema => {
             render::json(&config::schema());
             Exit::Done
+        }
+        Command::CompileComponent { memory_mebibytes, processor_seconds } => {
+            match compile::compile_in_this_process(memory_mebibytes, processor_seconds) {
+                Ok(code) => {
+                    render::code(&code);
+                    Exit::Done
+                }
+                Err(Failed::Invalid(words)) => {
+                    render::complaint(&words);
+                    Exit::Usage
+                }
+                Err(Failed::Spent(words)) => {
+                    render::complaint(&words);
+                    Exit::Stopped
+                }
+            }
         }
         Command::Check { file, connect, json } => {
             // What goes wrong is in the report; `RUST_LOG` shows the rest.
@@ -217,6 +244,12 @@ mod tests {
     #[test]
     fn the_configuration_refuses_what_the_ledger_cannot_hold() {
         assert_eq!(config::MAX_SINKS, crate::checkpoint::ledger::MAX_SINKS);
+    }
+
+    /// A child's codes are read by the room that starts it, which does not know this one.
+    #[test]
+    fn a_compiling_child_ends_as_its_parent_expects() {
+        assert_eq!((Exit::Usage as u8, Exit::Stopped as u8), (compile::INVALID, compile::SPENT));
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod report;
 
 pub use adapter::collector::PluginCollector;
 pub use adapter::sink::PluginSink;
+pub use artifact::compile::{self, Compiler};
 pub use artifact::{Artifact, Summary};
 pub use contract::Hooks;
 pub use limits::{Limit, Limits};
@@ -28,33 +29,31 @@ pub use options::{Access, Directory, Grants, Options};
 pub struct Plugins {
     engine: Arc<engine::Engine>,
     cache: Option<artifact::Cache>,
+    compiler: Compiler,
 }
 
 impl Plugins {
     /// Starts the runtime. Compiled components are kept in `cache_folder`, or else in `$XDG_CACHE_HOME/tidegate` or
-    /// `$HOME/.cache/tidegate`.
+    /// `$HOME/.cache/tidegate`; `compiler` compiles what is not there.
     ///
     /// # Errors
     /// When the cache's folder cannot be used, or when others may write into it.
-    pub fn new(cache_folder: Option<PathBuf>) -> Result<Arc<Self>, Fault> {
+    pub fn new(cache_folder: Option<PathBuf>, compiler: Compiler) -> Result<Arc<Self>, Fault> {
         let cache = match cache_folder {
             Some(folder) => Some(artifact::Cache::open(folder)?),
             None => artifact::Cache::open_default()?,
         };
-        Ok(Arc::new(Self { engine: Arc::new(engine::Engine::start()?), cache }))
+        Ok(Arc::new(Self { engine: Arc::new(engine::Engine::start()?), cache, compiler }))
     }
 
     /// Reads, checks and compiles a plugin's component without running any of it. `place` is where the plugin stands in the
     /// configuration, such as `collect` or `sinks.plugin.csv`; relative paths start at `base_folder`.
     ///
     /// # Errors
-    /// When the file cannot be read, is not what was asked for, or was built for another contract.
+    /// When the file cannot be read, is not what was asked for, was built for another contract, or meets a limit.
     pub async fn load(&self, place: &str, options: &Options, base_folder: &Path) -> Result<Artifact, Fault> {
         options.limits.checked(place)?;
-        let (engine, cache) = (Arc::clone(&self.engine), self.cache.clone());
-        let (place, options, base) = (place.to_owned(), options.clone(), base_folder.to_owned());
-        tokio::task::spawn_blocking(move || Artifact::load(engine, cache.as_ref(), &place, &options, &base))
-            .await
-            .unwrap_or_else(|error| Err(Fault::host("a component could not be loaded").because(error)))
+        let engine = Arc::clone(&self.engine);
+        Artifact::load(engine, self.cache.as_ref(), &self.compiler, place, options, base_folder).await
     }
 }

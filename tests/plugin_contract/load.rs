@@ -104,7 +104,7 @@ async fn compiled_code_is_kept_and_guarded() {
     let cache = folder.path().join("cache");
     let options = configured(&guest("search"), json!({}));
     let cached = async || {
-        let plugins = Plugins::new(Some(cache.clone()))?;
+        let plugins = Plugins::new(Some(cache.clone()), Compiler::Child(env!("CARGO_BIN_EXE_tidegate").into()))?;
         plugins.load(COLLECT, &options, Path::new("/")).await.map(|artifact| artifact.summary().cached)
     };
     assert_eq!(cached().await, Ok(false));
@@ -150,4 +150,49 @@ async fn every_guest_there_is_loads() {
         count += 1;
     }
     assert!(count >= 8, "only {count} guests are built: run `make setup`");
+}
+
+/// A component that takes the compiler long, and much memory: one function of very many blocks.
+fn heavy() -> Vec<u8> {
+    let body = "(local.set 0 (i32.add (local.get 0) (i32.load (local.get 0)))) (br_if 0 (local.get 0))".repeat(60_000);
+    wat::parse_str(format!("(component (core module (memory 1) (func (param i32) (block {body}))))")).unwrap()
+}
+
+/// S129: what takes too long or too much to compile ends a child process, and nothing else; a good one compiles beside it.
+#[tokio::test]
+async fn a_compile_bomb_hurts_nobody() {
+    let folder = Folder::new();
+    let path = folder.path().join("bomb.wasm");
+    std::fs::write(&path, heavy()).unwrap();
+    let cache = folder.path().join("cache");
+    let plugins = Plugins::new(Some(cache.clone()), Compiler::Child(env!("CARGO_BIN_EXE_tidegate").into())).unwrap();
+    let good = configured(&guest("search"), json!({}));
+    for (limit, value, words) in [
+        ("compile_timeout_seconds", json!(0.2), "was not compiled when its 0.2 s were over"),
+        ("compile_memory_mebibytes", json!(128), "takes more than 128 MiB to compile"),
+    ] {
+        let bomb = configured(&path, json!({ "limits": { limit: value } }));
+        let (bomb, good) =
+            tokio::join!(plugins.load(COLLECT, &bomb, Path::new("/")), plugins.load(COLLECT, &good, Path::new("/")),);
+        let fault = bomb.err().unwrap();
+        assert_eq!(fault.owner, Owner::Plugin, "{fault}");
+        assert!(fault.message.contains(words), "{fault:?}");
+        assert_eq!(fault.hint, Some(format!("if that is legitimate, raise `collect.limits.{limit}`")));
+        assert!(good.is_ok());
+    }
+    assert_eq!(std::fs::read_dir(&cache).unwrap().count(), 1, "only the good one is kept");
+}
+
+/// S129: a component's size is a limit like any other, and what is no file is not waited for.
+#[tokio::test]
+async fn only_files_of_a_sane_size_are_read() {
+    let folder = Folder::new();
+    let path = folder.path().join("x.wasm");
+    let file = std::fs::File::create(&path).unwrap();
+    file.set_len((1 << 20) + 1).unwrap();
+    let options = configured(&path, json!({ "limits": { "component_mebibytes": 1 } }));
+    let fault = loaded(COLLECT, &options).await.err().unwrap();
+    assert!(fault.message.ends_with("is larger than 1 MiB"), "{fault}");
+    assert!(fault.hint.unwrap().ends_with("raise `collect.limits.component_mebibytes`"));
+    assert!(refusal(COLLECT, Path::new("/dev/zero")).await.message.ends_with("which is no file"));
 }

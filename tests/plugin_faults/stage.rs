@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use serde_json::{Value, json};
 use tidegate::collect::Collect;
 use tidegate::model::{Batch, CallError, Fault, Owner, TopicPartition};
-use tidegate::plugin::{Artifact, Options, PluginCollector, PluginSink, Plugins};
+use tidegate::plugin::{Artifact, Compiler, Options, PluginCollector, PluginSink, Plugins};
 use tidegate::sink::{Queries, Sink};
 
 use crate::beside::Beside;
@@ -35,7 +35,7 @@ pub(crate) fn configured(component: &Path, more: Value) -> Options {
 /// The one runtime of all attacks, with a cache that outlives the tests, so that a guest is compiled once.
 pub(crate) fn plugins() -> &'static Arc<Plugins> {
     static PLUGINS: OnceLock<Arc<Plugins>> = OnceLock::new();
-    PLUGINS.get_or_init(|| Plugins::new(Some(compiled())).unwrap())
+    PLUGINS.get_or_init(|| Plugins::new(Some(compiled()), Compiler::Child(env!("CARGO_BIN_EXE_tidegate").into())).unwrap())
 }
 
 /// The cache of compiled components.

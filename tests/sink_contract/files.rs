@@ -8,7 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tidegate::plugin::{PluginSink, Plugins};
+use tidegate::plugin::{Compiler, PluginSink, Plugins};
 use tidegate::sink::Sink;
 use tidegate::sink::filesystem::FilesystemSink;
 
@@ -105,7 +105,11 @@ async fn csv_in(path: &Path) -> Arc<dyn Sink> {
     let guests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/guests");
     let component = guests.join("csv.wasm");
     assert!(component.exists(), "`{}` is missing: run `make setup`", component.display());
-    let plugins = Plugins::new(Some(Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled"))).unwrap();
+    let plugins = Plugins::new(
+        Some(Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled")),
+        Compiler::Child(env!("CARGO_BIN_EXE_tidegate").into()),
+    )
+    .unwrap();
     let options = serde_json::from_value(json!({
         "component": component,
         "options": { "path": "/out/{topic}-{partition}.csv", "columns": ["value"] },

@@ -14,7 +14,7 @@ use crate::pipeline::dlq::DeadLetters;
 use crate::pipeline::dlq::kafka::{KafkaDlq, topic as dlq_topic};
 use crate::pipeline::shared::{Settings, seconds};
 use crate::pipeline::{NamedSink, Parts};
-use crate::plugin::{PluginCollector, PluginSink, Plugins};
+use crate::plugin::{Compiler, PluginCollector, PluginSink, Plugins};
 use crate::sink::filesystem::{self, FilesystemSink};
 use crate::sink::http::{self, HttpSink};
 use crate::sink::kafka::{Inherited, KafkaSink, Options as KafkaSinkOptions};
@@ -105,7 +105,7 @@ impl From<Fault> for NotStarted {
 /// The first step that failed, and all that failed in it. What was connected is closed again (S123).
 pub async fn assemble(loaded: &Loaded, feed: &Feed, counters: Arc<Counters>) -> Result<Assembly, NotStarted> {
     let config = &loaded.config;
-    let plugins = Plugins::new(None)?;
+    let plugins = Plugins::new(None, Compiler::this_program()?)?;
     let native = native_sinks(loaded).into_iter().map(|(_, _, sink)| sink).collect::<Result<Vec<_>, _>>()?;
     let queries = queries(&native);
     let collector: Arc<dyn Collect> = match &config.collect {

@@ -1,13 +1,15 @@
 //! What the user reads. Answers go to standard output, everything else to standard error; no colours, so that `NO_COLOR`
 //! is always kept. Text that came from a guest, a record or a server is escaped before a terminal sees it.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
 
 use serde_json::{Value, json};
 
 use super::check::{Line, Report};
-use crate::model::Fault;
+use crate::model::{Fault, hides};
+use crate::plugin::Limit;
 
 pub mod letters;
 pub mod live;
@@ -28,8 +30,19 @@ pub fn report(report: &Report, as_json: bool) {
         return json(&report_value(report));
     }
     out(&table(&report.lines));
+    out(&limits(&report.lines));
     let found: Vec<Fault> = report.faults().cloned().collect();
     faults(&found);
+}
+
+/// Gives native code to the process that asked for it.
+pub fn code(code: &[u8]) {
+    let _ = std::io::stdout().lock().write_all(code);
+}
+
+/// Tells the process that asked what is wrong, in one line.
+pub fn complaint(words: &str) {
+    err(&format!("{}\n", escape(words)));
 }
 
 /// Nobody may be listening any more; there is no one left to tell.
@@ -63,11 +76,9 @@ fn indented(text: &str) -> String {
 fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        let hides =
-            matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
         match c {
             '\t' => out.push_str("    "),
-            c if c.is_control() || hides => out.extend(c.escape_unicode()),
+            c if c.is_control() || hides(c) => out.extend(c.escape_unicode()),
             c => out.push(c),
         }
     }
@@ -93,6 +104,36 @@ fn table(lines: &[Line]) -> String {
     text
 }
 
+/// Columns of the lines that limits are shown in.
+const LIMITS_WIDTH: usize = 110;
+
+/// All limits of the plugins that are sound, so that nobody has to know the defaults; once for those that have the same.
+fn limits(lines: &[Line]) -> String {
+    let mut alike: Vec<(Vec<String>, &[Limit])> = Vec::new();
+    for line in lines.iter().filter(|line| line.fault.is_none() && !line.limits.is_empty()) {
+        let who = if line.what == "sink" { escape(&line.name) } else { line.what.to_owned() };
+        match alike.iter_mut().find(|(_, limits)| *limits == line.limits) {
+            Some((names, _)) => names.push(who),
+            None => alike.push((vec![who], &line.limits)),
+        }
+    }
+    let mut text = String::new();
+    for (names, limits) in alike {
+        let _ = writeln!(text, "\nlimits of {}:", names.join(", "));
+        let mut row = String::new();
+        for limit in limits {
+            let shown = limit.shown();
+            if !row.is_empty() && row.len() + shown.len() > LIMITS_WIDTH {
+                let _ = writeln!(text, "  {row},");
+                row.clear();
+            }
+            let _ = write!(row, "{}{shown}", if row.is_empty() { "" } else { ", " });
+        }
+        let _ = writeln!(text, "  {row}");
+    }
+    text
+}
+
 fn report_value(report: &Report) -> Value {
     let lines: Vec<Value> = report
         .lines
@@ -104,6 +145,8 @@ fn report_value(report: &Report) -> Value {
                 "detail": line.detail,
                 "verdict": line.verdict(),
                 "grants": line.grants,
+                "limits": (!line.limits.is_empty())
+                    .then(|| line.limits.iter().map(|limit| (limit.key, limit.number())).collect::<BTreeMap<_, _>>()),
                 "fault": line.fault.as_ref().map(fault_value),
             })
         })
@@ -124,6 +167,7 @@ fn fault_value(fault: &Fault) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plugin;
 
     #[test]
     fn a_fault_reads_as_designed() {
@@ -149,12 +193,30 @@ mod tests {
     }
 
     #[test]
+    fn limits_are_shown_once_for_all_that_have_the_same() {
+        let line = |name: &str, limits: &plugin::Limits| Line {
+            limits: limits.all().into_iter().take(3).collect(),
+            ..Line::named("sink", name)
+        };
+        let (usual, more) = (plugin::Limits::default(), plugin::Limits { memory_mebibytes: 512, ..Default::default() });
+        let lines = [line("plugin/a", &usual), line("plugin/b", &more), line("plugin/c", &usual)];
+        insta::assert_snapshot!(limits(&lines), @"
+        limits of plugin/a, plugin/c:
+          memory 64 MiB, table elements 262144, call timeout 10 s
+
+        limits of plugin/b:
+          memory 512 MiB, table elements 262144, call timeout 10 s
+        ");
+    }
+
+    #[test]
     fn a_table_keeps_its_columns() {
         let line = |what, name: &str, detail: &[&str]| Line {
             what,
             name: name.into(),
             detail: detail.iter().map(|part| (*part).into()).collect(),
             grants: None,
+            limits: Vec::new(),
             fault: None,
         };
         let lines = [

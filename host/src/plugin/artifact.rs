@@ -1,5 +1,6 @@
 //! A component's file: read, hashed, compiled once, and known by its contract.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,14 +11,17 @@ use super::Options;
 use super::contract::{Contract, Hooks, SPOKEN};
 use super::engine::Engine;
 use super::imports::State;
+use super::limits::MEBIBYTE;
 use crate::model::Fault;
 
 pub(crate) mod cache;
+pub mod compile;
 
 pub(crate) use cache::Cache;
+pub(crate) use compile::Compiler;
 
-/// Largest file that is read as a component, in bytes. Python's are some 20 MiB.
-const COMPONENT_BYTES: u64 = 512 << 20;
+/// Largest file that can be allowed as a component, in MiB. Python's are some 20 MiB.
+pub(crate) const COMPONENT_MEBIBYTES: u64 = 1024;
 const MAGIC: &[u8] = b"\0asm";
 /// What follows the magic number in a core module, and in a component.
 const CORE_MODULE: [u8; 4] = [1, 0, 0, 0];
@@ -60,35 +64,28 @@ pub struct Summary {
 }
 
 impl Artifact {
-    /// Reads and compiles `options.component`. Blocks for as long as compiling takes: seconds for an interpreter's component.
-    pub(crate) fn load(
+    /// Reads and compiles `options.component`, which takes seconds for an interpreter's component.
+    pub(crate) async fn load(
         engine: Arc<Engine>,
         cache: Option<&Cache>,
+        compiler: &Compiler,
         place: &str,
         options: &Options,
         base: &Path,
     ) -> Result<Self, Fault> {
         let path = base.join(&options.component);
-        let shown = path.display();
-        let bytes = read(&path, place)?;
-        let sha256 = hex::encode(Sha256::digest(&bytes));
-        if !options.sha256.is_empty() && !options.sha256.eq_ignore_ascii_case(&sha256) {
-            return Err(Fault::config(format!("`{shown}` is not the file that `{place}.sha256` asks for"))
-                .because(format!("wanted `{}`", options.sha256))
-                .because(format!("found `{sha256}`"))
-                .hint(format!("if the new file is the one you want, put its hash into `{place}.sha256`")));
-        }
-        is_component(&bytes, &path)?;
-        let compile = || {
-            engine.wasmtime.precompile_component(&bytes).map_err(|error| {
-                Fault::config(format!("`{shown}` is no valid component"))
-                    .because(format!("{:#}", error.root_cause()))
-                    .hint("the file may be cut off or damaged: build or copy it again")
-            })
+        let (bytes, sha256) = {
+            let (path, place, options) = (path.clone(), place.to_owned(), options.clone());
+            blocking(move || read(&path, &place, &options)).await?
         };
+        let (size_bytes, bytes) = (bytes.len() as u64, Arc::new(bytes));
+        let compile = || compiler.compile(&engine.wasmtime, bytes, &path, place, &options.limits);
         let (component, cached) = match cache {
-            Some(cache) => cache.load_or(&engine.wasmtime, &sha256, compile)?,
-            None => (cache::deserialize(&engine.wasmtime, &compile()?)?, false),
+            Some(cache) => cache.load_or(&engine.wasmtime, &sha256, compile).await?,
+            None => {
+                let (code, engine) = (compile().await?, engine.wasmtime.clone());
+                (blocking(move || cache::deserialize(&engine, &code)).await?, false)
+            }
         };
         let (contract, pre) = Self::link(&engine, &component, &path)?;
         let summary = Summary {
@@ -96,7 +93,7 @@ impl Artifact {
             sink: contract.sink,
             collector: contract.collector,
             hooks: contract.hooks,
-            size_bytes: bytes.len() as u64,
+            size_bytes,
             path,
             sha256,
             cached,
@@ -142,7 +139,15 @@ impl Artifact {
     }
 }
 
-fn read(path: &Path, place: &str) -> Result<Vec<u8>, Fault> {
+/// Does what may take long where it holds nobody up.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Fault> + Send + 'static) -> Result<T, Fault> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| Err(Fault::host("a component could not be loaded").because(error)))
+}
+
+/// The component's bytes and their SHA-256, when they are what was asked for.
+fn read(path: &Path, place: &str, options: &Options) -> Result<(Vec<u8>, String), Fault> {
     let shown = path.display();
     let cannot = |error: std::io::Error| {
         let fault = Fault::config(format!("`{place}.component` names `{shown}`, which cannot be read")).because(&error);
@@ -153,15 +158,30 @@ fn read(path: &Path, place: &str) -> Result<Vec<u8>, Fault> {
             _ => fault,
         }
     };
+    // Asked before it is opened, for opening a pipe would wait.
     let found = std::fs::metadata(path).map_err(cannot)?;
-    if found.is_dir() {
-        return Err(Fault::config(format!("`{place}.component` names `{shown}`, which is a directory"))
+    if !found.is_file() {
+        let what = if found.is_dir() { "a directory" } else { "no file" };
+        return Err(Fault::config(format!("`{place}.component` names `{shown}`, which is {what}"))
             .hint("name the component's file, which ends in `.wasm`"));
     }
-    if found.len() > COMPONENT_BYTES {
-        return Err(Fault::config(format!("`{shown}` is larger than {} MiB", COMPONENT_BYTES >> 20)));
+    let most = options.limits.component_mebibytes;
+    let mut bytes = Vec::new();
+    let limited = std::fs::File::open(path).map_err(cannot)?.take(most.saturating_mul(MEBIBYTE).saturating_add(1));
+    { limited }.read_to_end(&mut bytes).map_err(cannot)?;
+    if bytes.len() as u64 > most.saturating_mul(MEBIBYTE) {
+        return Err(Fault::config(format!("`{shown}` is larger than {most} MiB"))
+            .hint(format!("if that is legitimate, raise `{place}.limits.component_mebibytes`")));
     }
-    std::fs::read(path).map_err(cannot)
+    let sha256 = hex::encode(Sha256::digest(&bytes));
+    if !options.sha256.is_empty() && !options.sha256.eq_ignore_ascii_case(&sha256) {
+        return Err(Fault::config(format!("`{shown}` is not the file that `{place}.sha256` asks for"))
+            .because(format!("wanted `{}`", options.sha256))
+            .because(format!("found `{sha256}`"))
+            .hint(format!("if the new file is the one you want, put its hash into `{place}.sha256`")));
+    }
+    is_component(&bytes, path)?;
+    Ok((bytes, sha256))
 }
 
 /// The first eight bytes tell a component from what is often mistaken for one.

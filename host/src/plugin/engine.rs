@@ -9,6 +9,7 @@ use wasmtime::component::{HasSelf, Linker};
 use wasmtime::{Config, EngineWeak};
 
 use super::bindings::tidegate::plugin::{log, metrics, postgres};
+use super::grants::files;
 use super::imports::State;
 use crate::model::Fault;
 
@@ -64,7 +65,7 @@ impl Engine {
 
 /// Instances live long and are few, and their sizes are the operator's to choose, so they are allocated on demand: a pool
 /// would need its sizes before the configuration is read, and would save microseconds per instance.
-fn config() -> Config {
+pub(crate) fn config() -> Config {
     let mut config = Config::new();
     config
         .wasm_component_model(true)
@@ -80,6 +81,7 @@ fn config() -> Config {
 fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    files::add_to_linker(&mut linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
     log::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;
     metrics::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;

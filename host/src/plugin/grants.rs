@@ -7,6 +7,8 @@ use http::Request;
 use wasmtime_wasi::{FsPerms, WasiCtx};
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
+pub(crate) mod files;
+
 use super::report::{Channel, Output, printable};
 use super::{Access, Grants};
 use crate::model::Fault;

@@ -6,11 +6,12 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::artifact::COMPONENT_MEBIBYTES;
 use super::report::Deadline;
 use crate::model::Fault;
 
 /// Bytes in one MiB.
-const MEBIBYTE: u64 = 1 << 20;
+pub(crate) const MEBIBYTE: u64 = 1 << 20;
 /// What 32-bit WebAssembly can address, in MiB: no limit in MiB is larger.
 const MEBIBYTES: RangeInclusive<u64> = 1..=4096;
 /// Shortest and longest time limit, in seconds; a guest's time is measured in steps of the first.
@@ -83,6 +84,23 @@ pub struct Limit {
 }
 
 impl Limit {
+    /// In words: `memory 64 MiB`, `call timeout 10 s`, `handles 256`.
+    pub fn shown(&self) -> String {
+        let (mut name, mut unit) = (self.key.to_owned(), "");
+        for (part, short) in [("_mebibytes", " MiB"), ("_seconds", " s")] {
+            if let Some(at) = name.find(part) {
+                name.replace_range(at..at + part.len(), "");
+                unit = short;
+            }
+        }
+        format!("{} {}{unit}", name.replace('_', " "), self.value)
+    }
+
+    /// The value as a JSON number, without a point where it counts things.
+    pub fn number(&self) -> serde_json::Value {
+        if self.value.fract() == 0.0 { (self.value as u64).into() } else { self.value.into() }
+    }
+
     /// The bounds in words, when the value is not within them.
     pub fn out_of_bounds(&self) -> Option<String> {
         let (least, most) = self.range;
@@ -112,7 +130,7 @@ impl Limits {
             count("payload_mebibytes_per_call", self.payload_mebibytes_per_call, MEBIBYTES),
             count("hostcall_mebibytes", self.hostcall_mebibytes, MEBIBYTES),
             count("handles", self.handles, 16..=65_536),
-            count("component_mebibytes", self.component_mebibytes, 1..=1024),
+            count("component_mebibytes", self.component_mebibytes, 1..=COMPONENT_MEBIBYTES),
             seconds("compile_timeout_seconds", self.compile_timeout_seconds),
             count("compile_memory_mebibytes", self.compile_memory_mebibytes, 128..=65_536),
         ]
@@ -167,13 +185,22 @@ mod tests {
         assert!(Limits::default().checked("collect").is_ok());
     }
 
+    #[test]
+    fn limits_are_shown_with_their_units() {
+        let shown: Vec<String> = Limits::default().all().iter().map(Limit::shown).collect();
+        for words in ["memory 64 MiB", "call timeout 10 s", "payload per call 64 MiB", "output lines per second 200"] {
+            assert!(shown.iter().any(|limit| limit == words), "{words}: {shown:?}");
+        }
+    }
+
     /// A limit that is not in the list would be neither checked nor shown.
     #[test]
     fn every_limit_is_listed() {
         let schema = schemars::schema_for!(Limits);
         let mut named: Vec<_> = schema.get("properties").unwrap().as_object().unwrap().keys().cloned().collect();
         let mut listed: Vec<_> = Limits::default().all().into_iter().map(|limit| limit.key.to_owned()).collect();
-        (named.sort(), listed.sort());
+        named.sort();
+        listed.sort();
         assert_eq!(named, listed);
     }
 }

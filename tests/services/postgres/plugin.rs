@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tidegate::collect::{Collect, Collected};
-use tidegate::plugin::{self, PluginCollector, Plugins};
+use tidegate::plugin::{self, Compiler, PluginCollector, Plugins};
 use tidegate::sink::{Queries, Query};
 
 use super::*;
@@ -25,7 +25,11 @@ async fn started(sink: &Arc<PostgresSink>, more: Value) -> Result<PluginCollecto
     let mut all = json!({ "component": component, "grants": { "postgres": ["main"] } });
     all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     let options: plugin::Options = serde_json::from_value(all).unwrap();
-    let plugins = Plugins::new(Some(Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled"))).unwrap();
+    let plugins = Plugins::new(
+        Some(Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled")),
+        Compiler::Child(env!("CARGO_BIN_EXE_tidegate").into()),
+    )
+    .unwrap();
     let artifact = plugins.load("collect", &options, Path::new("/")).await?;
     PluginCollector::start(artifact, &options, &queries(sink)).await
 }

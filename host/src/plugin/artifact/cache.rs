@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
+use super::blocking;
 use crate::model::Fault;
 
 /// Most entries kept; the ones used longest ago go first.
@@ -64,23 +65,27 @@ impl Cache {
     }
 
     /// The component with that hash: from the cache, or from `compile`, whose result is kept. Says whether it was kept before.
-    pub(crate) fn load_or(
+    pub(crate) async fn load_or<F: Future<Output = Result<Vec<u8>, Fault>>>(
         &self,
         engine: &Engine,
         sha256: &str,
-        compile: impl FnOnce() -> Result<Vec<u8>, Fault>,
+        compile: impl FnOnce() -> F,
     ) -> Result<(Component, bool), Fault> {
         let path = self.folder.join(format!("{sha256}-{:016x}{SUFFIX}", fingerprint(engine)));
-        if let Some(code) = self.read(&path)?
-            && let Ok(component) = deserialize(engine, &code)
-        {
+        let (cache, entry, loading) = (self.clone(), path.clone(), engine.clone());
+        let kept = blocking(move || Ok(cache.read(&entry)?.and_then(|code| deserialize(&loading, &code).ok())));
+        if let Some(component) = kept.await? {
             return Ok((component, true));
         }
-        let code = compile()?;
-        if let Err(error) = self.write(&path, &code) {
-            tracing::warn!("`{}` could not be written; the plugin will be compiled again: {error}", path.display());
-        }
-        Ok((deserialize(engine, &code)?, false))
+        let code = compile().await?;
+        let (cache, loading) = (self.clone(), engine.clone());
+        let component = blocking(move || {
+            if let Err(error) = cache.write(&path, &code) {
+                tracing::warn!("`{}` could not be written; the plugin will be compiled again: {error}", path.display());
+            }
+            deserialize(&loading, &code)
+        });
+        Ok((component.await?, false))
     }
 
     /// The code in the entry, or nothing when there is none or it is damaged.
