@@ -37,7 +37,7 @@ impl Lint<'_> {
         for directory in &options.grants.directories {
             let guest = directory.guest.trim_end_matches('/');
             if guests.contains(&guest) {
-                let names = listed(&[&directory.guest], "and");
+                let names = listed(&[self.shown(&directory.guest)], "and");
                 self.find(
                     "C012",
                     &as_strs(&directories),
@@ -49,6 +49,7 @@ impl Lint<'_> {
         }
         let databases = path(&["grants", "postgres"]);
         for name in options.grants.postgres.iter().filter(|name| !self.config.sinks.postgres.contains_key(*name)) {
+            let name = self.shown(name);
             self.find(
                 "C018",
                 &as_strs(&databases),
