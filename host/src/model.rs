@@ -10,6 +10,11 @@ mod fault;
 pub use batch::{Batch, Column, Record};
 pub use fault::{CallError, Fault, Owner};
 
+/// Whether the character turns or hides the text around it, so that what is read is not what is written.
+pub fn hides(character: char) -> bool {
+    matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
 /// A position in a topic-partition; a committed offset is the next one to read.
 pub type Offset = i64;
 

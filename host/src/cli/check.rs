@@ -12,7 +12,7 @@ use crate::collect::Collect;
 use crate::config::Loaded;
 use crate::model::{Fault, SinkKind};
 use crate::pipeline::NamedSink;
-use crate::plugin::{self, Compiler, PluginCollector, PluginSink, Plugins};
+use crate::plugin::{self, Compiler, Limit, PluginCollector, PluginSink, Plugins};
 use crate::sink::{Queries, Sink};
 use crate::source;
 
@@ -20,7 +20,7 @@ use crate::source;
 const PROBE: Duration = Duration::from_secs(10);
 
 /// One part of the pipeline and what is to be said of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Line {
     /// `source`, `collect`, `sink` or `dlq`.
     pub what: &'static str,
@@ -30,13 +30,19 @@ pub struct Line {
     pub detail: Vec<String>,
     /// What a plugin may reach; `None` for what is no plugin.
     pub grants: Option<Vec<String>>,
+    /// What a plugin may use, all of it; empty for what is no plugin.
+    pub limits: Vec<Limit>,
     /// What is wrong with it, if anything.
     pub fault: Option<Fault>,
 }
 
 impl Line {
     fn new(what: &'static str, name: impl Into<String>) -> Self {
-        Self { what, name: name.into(), detail: Vec::new(), grants: None, fault: None }
+        Self { what, name: name.into(), detail: Vec::new(), grants: None, limits: Vec::new(), fault: None }
+    }
+
+    fn of_plugin(what: &'static str, name: impl Into<String>, options: &plugin::Options) -> Self {
+        Self { grants: Some(grants(&options.grants)), limits: options.limits.all(), ..Self::new(what, name) }
     }
 
     /// In a word, whether the part is sound.
@@ -46,7 +52,7 @@ impl Line {
 }
 
 /// What a check found.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
     /// One per part; none when the configuration is wrong.
     pub lines: Vec<Line>,
@@ -145,7 +151,7 @@ async fn source(loaded: &Loaded, connect: bool) -> Line {
 async fn collect(plugins: &Plugins, options: &plugin::Options, loaded: &Loaded, queries: &Queries) -> Line {
     let name =
         options.component.file_stem().map_or_else(|| "collect".into(), |stem| stem.to_string_lossy().into_owned());
-    let mut line = Line { grants: Some(grants(&options.grants)), ..Line::new("collect", name) };
+    let mut line = Line::of_plugin("collect", name, options);
     let sound = async {
         let artifact = plugins.load("collect", options, &loaded.folder).await?;
         line.detail = detail(artifact.summary());
@@ -164,7 +170,7 @@ async fn plugin_line(
     queries: &Queries,
     connect: bool,
 ) -> Line {
-    let mut line = Line { grants: Some(grants(&options.grants)), ..Line::new("sink", format!("plugin/{name}")) };
+    let mut line = Line::of_plugin("sink", format!("plugin/{name}"), options);
     let sound = async {
         let artifact = plugins.load(&format!("sinks.plugin.{name}"), options, &loaded.folder).await?;
         line.detail = detail(artifact.summary());
@@ -241,5 +247,9 @@ fn grants(grants: &plugin::Grants) -> Vec<String> {
     });
     let variables = grants.environment.iter().map(|name| format!("variable {name}"));
     let databases = grants.postgres.iter().map(|name| format!("postgres {name}"));
-    directories.chain(variables).chain(databases).collect()
+    let sinks = grants.allowed_sinks.iter().map(|names| match names.as_slice() {
+        [] => "no sinks".to_owned(),
+        names => format!("sinks {}", names.join(", ")),
+    });
+    sinks.chain(directories).chain(variables).chain(databases).collect()
 }

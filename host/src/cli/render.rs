@@ -1,13 +1,15 @@
 //! What the user reads. Answers go to standard output, everything else to standard error; no colours, so that `NO_COLOR`
 //! is always kept. Text that came from a guest, a record or a server is escaped before a terminal sees it.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
 
 use serde_json::{Value, json};
 
 use super::check::{Line, Report};
-use crate::model::Fault;
+use crate::model::{Fault, hides};
+use crate::plugin::Limit;
 
 pub mod letters;
 pub mod live;
@@ -73,11 +75,9 @@ fn indented(text: &str) -> String {
 fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        let hides =
-            matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
         match c {
             '\t' => out.push_str("    "),
-            c if c.is_control() || hides => out.extend(c.escape_unicode()),
+            c if c.is_control() || hides(c) => out.extend(c.escape_unicode()),
             c => out.push(c),
         }
     }
@@ -99,6 +99,31 @@ fn table(lines: &[Line]) -> String {
         };
         let row = format!("{:<8} {:<width$}   {:<5}  {grants}", line.what, title(line), line.verdict());
         let _ = writeln!(text, "{}", row.trim_end());
+        if line.fault.is_none() {
+            text.push_str(&limits(&line.limits));
+        }
+    }
+    text
+}
+
+/// Columns of the lines that limits are shown in.
+const LIMITS_WIDTH: usize = 110;
+
+/// All of a plugin's limits under its line, so that nobody has to know the defaults.
+fn limits(limits: &[Limit]) -> String {
+    let (mut text, mut row) = (String::new(), String::new());
+    for limit in limits {
+        let shown = limit.shown();
+        if row.is_empty() || row.len() + shown.len() > LIMITS_WIDTH {
+            text.push_str(&row);
+            row = format!("{}         {shown}", if row.is_empty() { "" } else { ",\n" });
+        } else {
+            let _ = write!(row, ", {shown}");
+        }
+    }
+    text.push_str(&row);
+    if !text.is_empty() {
+        text.push('\n');
     }
     text
 }
@@ -114,6 +139,7 @@ fn report_value(report: &Report) -> Value {
                 "detail": line.detail,
                 "verdict": line.verdict(),
                 "grants": line.grants,
+                "limits": line.limits.iter().map(|limit| (limit.key, limit.number())).collect::<BTreeMap<_, _>>(),
                 "fault": line.fault.as_ref().map(fault_value),
             })
         })
@@ -165,6 +191,7 @@ mod tests {
             name: name.into(),
             detail: detail.iter().map(|part| (*part).into()).collect(),
             grants: None,
+            limits: Vec::new(),
             fault: None,
         };
         let lines = [

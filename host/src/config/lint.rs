@@ -20,6 +20,7 @@
 //! | C016 | tombstones that a sink cannot delete |
 //! | C017 | a sink's topics that are not read, or a topic that no sink takes |
 //! | C018 | a grant for a PostgreSQL sink that is not configured |
+//! | C019 | a grant to write to a sink that is not configured, or for a plugin that writes to none |
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -310,6 +310,8 @@ fn every_finding_has_its_code() {
         ("C008", plugin("limits: { memory_mebibytes: 0 }")),
         ("C008", plugin("limits: { instances: 0 }")),
         ("C008", plugin("limits: { call_timeout_seconds: 0 }")),
+        ("C008", plugin("limits: { setup_timeout_seconds: .nan }")),
+        ("C008", plugin("limits: { handles: 0 }")),
         ("C009", with("source_topic: t, revoke_budget_seconds: 60.5", "")),
         ("C009", with("source_topic: t, properties: { max.poll.interval.ms: 49999 }", "")),
         ("C010", with(one, &format!("sinks: {{ filesystem: {{ {many} }} }}"))),
@@ -322,6 +324,14 @@ fn every_finding_has_its_code() {
         ("C015", with(one, "sinks: { filesystem: { log: { base_path: '' } } }")),
         ("C015", with(one, "collect: { component: '' }")),
         ("C018", plugin("grants: { postgres: [main] }")),
+        ("C019", with(one, "sinks: { plugin: { csv: { component: c.wasm, grants: { allowed_sinks: [] } } } }")),
+        (
+            "C019",
+            with(
+                one,
+                "sinks: { filesystem: { log: { base_path: /tmp } } }\ncollect: { component: c.wasm, grants: { allowed_sinks: [kafka/nobody] } }",
+            ),
+        ),
     ] {
         assert_eq!(codes(&text), [code], "{text}{:?}", faults(&text));
     }

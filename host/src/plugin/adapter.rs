@@ -6,6 +6,7 @@ use super::bindings::types;
 use super::report::{WORDS_BYTES, printable};
 use crate::model::{Batch, Column, Failure, FailureKind, TopicPartition};
 
+pub(crate) mod addressed;
 pub(crate) mod collector;
 mod payloads;
 pub(crate) mod sink;

@@ -192,6 +192,11 @@ impl<G: Guest> Live<G> {
         }
     }
 
+    /// Tells the operator what the guest was refused.
+    pub(crate) fn refused(&self, what: &str) {
+        self.output.refused(what);
+    }
+
     /// What is said of the end of the instance.
     pub(crate) fn obituary(&self, stop: Stop) -> Fault {
         stop.fault(&self.plan.who, &self.output)

@@ -84,6 +84,23 @@ pub struct Limit {
 }
 
 impl Limit {
+    /// In words: `memory 64 MiB`, `call timeout 10 s`, `handles 256`.
+    pub fn shown(&self) -> String {
+        let (mut name, mut unit) = (self.key.to_owned(), "");
+        for (part, short) in [("_mebibytes", " MiB"), ("_seconds", " s")] {
+            if let Some(at) = name.find(part) {
+                name.replace_range(at..at + part.len(), "");
+                unit = short;
+            }
+        }
+        format!("{} {}{unit}", name.replace('_', " "), self.value)
+    }
+
+    /// The value as a JSON number, without a point where it counts things.
+    pub fn number(&self) -> serde_json::Value {
+        if self.value.fract() == 0.0 { (self.value as u64).into() } else { self.value.into() }
+    }
+
     /// The bounds in words, when the value is not within them.
     pub fn out_of_bounds(&self) -> Option<String> {
         let (least, most) = self.range;
@@ -166,6 +183,14 @@ mod tests {
             assert!(limits.checked("collect").unwrap_err().message.contains(key));
         }
         assert!(Limits::default().checked("collect").is_ok());
+    }
+
+    #[test]
+    fn limits_are_shown_with_their_units() {
+        let shown: Vec<String> = Limits::default().all().iter().map(Limit::shown).collect();
+        for words in ["memory 64 MiB", "call timeout 10 s", "payload per call 64 MiB", "output lines per second 200"] {
+            assert!(shown.iter().any(|limit| limit == words), "{words}: {shown:?}");
+        }
     }
 
     /// A limit that is not in the list would be neither checked nor shown.

@@ -36,6 +36,8 @@ pub struct Grants {
     pub directories: Vec<Directory>,
     /// Names of environment variables that the guest sees.
     pub environment: Vec<String>,
+    /// The sinks that a collector may write to, as `type/name`; all that are configured when it is left out.
+    pub allowed_sinks: Option<Vec<String>>,
     /// Names of PostgreSQL sinks on whose connections the guest may run statements (S109).
     pub postgres: Vec<String>,
 }

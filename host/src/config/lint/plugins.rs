@@ -47,6 +47,7 @@ impl Lint<'_> {
             }
             guests.push(guest);
         }
+        self.allowed_sinks(&path(&["grants", "allowed_sinks"]), options, key == ["collect"]);
         let databases = path(&["grants", "postgres"]);
         for name in options.grants.postgres.iter().filter(|name| !self.config.sinks.postgres.contains_key(*name)) {
             let name = self.shown(name);
@@ -56,6 +57,22 @@ impl Lint<'_> {
                 &format!("`{}` names `{name}`, but there is no `sinks.postgres.{name}`", databases.join(".")),
                 "add the sink, or take the grant away",
             );
+        }
+    }
+
+    fn allowed_sinks(&mut self, key: &[String], options: &plugin::Options, collects: bool) {
+        let Some(names) = &options.grants.allowed_sinks else { return };
+        let key_name = key.join(".");
+        if !collects {
+            let words = format!("`{key_name}` has no meaning: a sink addresses no other");
+            self.find("C019", &as_strs(key), &words, "take it away; it belongs under `collect.grants`");
+            return;
+        }
+        let configured: Vec<String> = self.config.sinks.names().map(|(kind, name)| format!("{kind}/{name}")).collect();
+        for name in names.iter().filter(|name| !configured.contains(name)) {
+            let known: Vec<&str> = configured.iter().map(String::as_str).collect();
+            let words = format!("`{key_name}` names `{name}`, which is no sink");
+            self.find("C019", &as_strs(key), &words, &format!("the sinks are {}", listed(&known, "and")));
         }
     }
 }

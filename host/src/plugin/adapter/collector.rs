@@ -6,11 +6,13 @@ use async_trait::async_trait;
 use wasmtime::Store;
 use wasmtime::component::Instance;
 
-use super::payloads::collected;
+use super::addressed::Allowed;
+use super::payloads::{Terms, collected};
 use crate::collect::{Collect, Collected, DeliveryError, Window};
 use crate::model::{Action, Batch, CallError, FailureKind, Fault, TopicPartition};
 use crate::plugin::Options;
 use crate::plugin::artifact::Artifact;
+use crate::plugin::bindings::payloads::CollectResult;
 use crate::plugin::bindings::{collector, delivery_hook, ready_hook, types, window_hook};
 use crate::plugin::contract::{Contract, Role};
 use crate::plugin::imports::State;
@@ -64,6 +66,7 @@ impl Guest for CollectorGuest {
 /// A component as the collector.
 pub struct PluginCollector {
     slots: Slots<CollectorGuest>,
+    allowed: Arc<Allowed>,
 }
 
 impl PluginCollector {
@@ -73,7 +76,8 @@ impl PluginCollector {
     /// # Errors
     /// When the component is no collector, a limit or grant is wrong, or `setup` fails.
     pub async fn start(artifact: Artifact, options: &Options, queries: &Queries) -> Result<Self, Fault> {
-        Ok(Self { slots: Slots::start(Plan::new(artifact, NAME, options, queries)?).await? })
+        let allowed = Arc::new(Allowed::new(options.grants.allowed_sinks.as_deref()));
+        Ok(Self { slots: Slots::start(Plan::new(artifact, NAME, options, queries)?).await?, allowed })
     }
 
     fn answer<T>(&self, hook: &str, answered: Result<T, types::Fault>) -> Result<T, CallError> {
@@ -89,12 +93,12 @@ impl Collect for PluginCollector {
 
     async fn collect(&self, batch: &Arc<Batch>) -> Result<Collected, CallError> {
         let rows = Arc::clone(batch);
-        let hooked = self.has_window_hook();
+        let (hooked, allowed) = (self.has_window_hook(), Arc::clone(&self.allowed));
         let job = async move |lease: Lease<'_, CollectorGuest>| {
             if hooked {
                 remember(lease.marks, &rows, lease.live.generation);
             }
-            let answered = collect(lease.live, lease.abandon, &rows).await;
+            let answered = collect(lease.live, lease.abandon, &allowed, &rows).await;
             if !matches!(answered, Ok(Ok(_))) {
                 // These rows will be shown again from the first, and to whichever instance is there then.
                 lease.marks.remove(&rows.source);
@@ -106,8 +110,9 @@ impl Collect for PluginCollector {
     }
 
     async fn probe(&self, batch: &Arc<Batch>) -> Result<(), CallError> {
-        let rows = Arc::clone(batch);
-        let job = async move |lease: Lease<'_, CollectorGuest>| collect(lease.live, lease.abandon, &rows).await;
+        let (rows, allowed) = (Arc::clone(batch), Arc::clone(&self.allowed));
+        let job =
+            async move |lease: Lease<'_, CollectorGuest>| collect(lease.live, lease.abandon, &allowed, &rows).await;
         let answered = self.slots.call_fresh(&batch.source, job).await?;
         self.answer("collect", answered).map(|_| ())
     }
@@ -136,6 +141,7 @@ impl Collect for PluginCollector {
             last_offset: window.last,
             records: window.records,
         };
+        let allowed = Arc::clone(&self.allowed);
         let job = async move |lease: Lease<'_, CollectorGuest>| {
             let call = async |guest: &CollectorGuest, store: &mut Store<State>| match &guest.window {
                 Some(hook) => hook.call_on_window_complete(store, &told).await,
@@ -144,9 +150,7 @@ impl Collect for PluginCollector {
             match lease.live.call(WINDOW, lease.abandon, call).await? {
                 Ok(Some(answered)) => {
                     let rows = u64::from(told.records);
-                    collected(answered, rows, lease.live.limits())
-                        .map(|it| Ok(Some(it)))
-                        .map_err(|void| void.of(WINDOW))
+                    judged(lease.live, &allowed, WINDOW, answered, rows).map(|it| Ok(Some(it)))
                 }
                 Ok(None) => Ok(Ok(None)),
                 Err(answered) => Ok(Err(answered)),
@@ -191,17 +195,32 @@ const WINDOW: &str = "on-window-complete";
 async fn collect(
     live: &mut Live<CollectorGuest>,
     abandon: &Arc<Abandon>,
+    allowed: &Allowed,
     rows: &Batch,
 ) -> Result<Result<Collected, types::Fault>, Stop> {
     let crossing = super::batch(rows);
     let call =
         async |guest: &CollectorGuest, store: &mut Store<State>| guest.collector.call_collect(store, &crossing).await;
     match live.call("collect", abandon, call).await? {
-        Ok(answered) => {
-            collected(answered, rows.len() as u64, live.limits()).map(Ok).map_err(|void| void.of("collect"))
-        }
+        Ok(answered) => judged(live, allowed, "collect", answered, rows.len() as u64).map(Ok),
         Err(answered) => Ok(Err(answered)),
     }
+}
+
+/// The answer as the host has it, once it is proved; the log tells of sinks that it may not write to.
+fn judged(
+    live: &Live<CollectorGuest>,
+    allowed: &Allowed,
+    hook: &'static str,
+    answered: CollectResult,
+    rows: u64,
+) -> Result<Collected, Stop> {
+    let (collected, barred) =
+        collected(answered, &Terms { rows, limits: live.limits(), allowed }).map_err(|void| void.of(hook))?;
+    for sink in barred {
+        live.refused(&format!("payloads for `{sink}`: add \"{sink}\" to `collect.grants.allowed_sinks`"));
+    }
+    Ok(collected)
 }
 
 /// Which instance has seen the window so far. A call that goes on with a window which another instance began leaves the

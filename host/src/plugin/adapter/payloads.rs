@@ -1,6 +1,9 @@
 //! A collector's answer as the host has it.
 
+use std::collections::BTreeSet;
+
 use super::super::bindings::payloads::{CollectResult, Header};
+use super::addressed::{Allowed, Barred};
 use super::{failures, in_range};
 use crate::collect::Collected;
 use crate::model::{Payload, SinkKind};
@@ -33,13 +36,23 @@ impl From<String> for Void {
     }
 }
 
-/// The payloads, by kind of sink, and the rows that failed.
+/// What a collector's answer has to keep to.
+pub(super) struct Terms<'t> {
+    /// The rows that there are.
+    pub(super) rows: u64,
+    /// How much it may answer.
+    pub(super) limits: &'t Limits,
+    /// The sinks it may write to.
+    pub(super) allowed: &'t Allowed,
+}
+
+/// The payloads, by kind of sink, with the rows that failed; and the sinks that it may not write to, but wanted to.
 ///
 /// # Errors
 /// How the guest broke the contract, or which limit it met.
-pub(super) fn collected(answered: CollectResult, rows: u64, limits: &Limits) -> Result<Collected, Void> {
+pub(super) fn collected(answered: CollectResult, terms: &Terms<'_>) -> Result<(Collected, BTreeSet<String>), Void> {
     let CollectResult { kafka, postgres, mongo, http, redis, files, plugin, failed } = answered;
-    let mut kinds = ByKind { rows, limits, count: 0, bytes: 0, lists: Vec::new() };
+    let mut kinds = ByKind { terms, count: 0, bytes: 0, barred: Barred::default(), lists: Vec::new() };
     for it in kafka {
         let payload = Payload { key: it.key, ..json(it.index, it.sink, it.data) };
         kinds.push(SinkKind::Kafka, payload)?;
@@ -66,24 +79,27 @@ pub(super) fn collected(answered: CollectResult, rows: u64, limits: &Limits) -> 
         let payload = Payload { index: it.index, sink, key: it.key, value: it.value, headers, ..Payload::default() };
         kinds.push(kind, payload)?;
     }
-    Ok(Collected::Payloads { payloads: kinds.lists, failed: failures(failed, rows)? })
+    let ByKind { mut barred, lists, .. } = kinds;
+    let sinks = std::mem::take(&mut barred.sinks);
+    let failed = barred.reject(failures(failed, terms.rows)?);
+    Ok((Collected::Payloads { payloads: lists, failed }, sinks))
 }
 
-struct ByKind<'l> {
-    rows: u64,
-    limits: &'l Limits,
+struct ByKind<'t> {
+    terms: &'t Terms<'t>,
     count: u64,
     bytes: usize,
+    barred: Barred,
     lists: Vec<(SinkKind, Vec<Payload>)>,
 }
 
 impl ByKind<'_> {
     /// Payloads of one sink keep the order in which they came.
     fn push(&mut self, kind: SinkKind, payload: Payload) -> Result<(), Void> {
-        in_range(payload.index, self.rows).map_err(|how| format!("a payload for {kind}: {how}"))?;
+        in_range(payload.index, self.terms.rows).map_err(|how| format!("a payload for {kind}: {how}"))?;
         self.count += 1;
         self.bytes = self.bytes.saturating_add(size(&payload));
-        let Limits { payloads_per_call, payload_mebibytes_per_call, .. } = *self.limits;
+        let Limits { payloads_per_call, payload_mebibytes_per_call, .. } = *self.terms.limits;
         if self.count > payloads_per_call {
             let words = format!("to yield more than its {payloads_per_call} payloads in one call");
             return Err(Void::Exceeded(Met { key: "payloads_per_call", words }));
@@ -91,6 +107,9 @@ impl ByKind<'_> {
         if self.bytes > bytes(payload_mebibytes_per_call) {
             let words = format!("to yield more than its {payload_mebibytes_per_call} MiB of payloads in one call");
             return Err(Void::Exceeded(Met { key: "payload_mebibytes_per_call", words }));
+        }
+        if !self.barred.look(self.terms.allowed, payload.index, kind, &payload.sink) {
+            return Ok(());
         }
         match self.lists.iter_mut().find(|(known, _)| *known == kind) {
             Some((_, list)) => list.push(payload),
@@ -148,6 +167,14 @@ mod tests {
         }
     }
 
+    fn judged(answered: CollectResult, rows: u64, limits: &Limits) -> Result<Collected, Void> {
+        collected(answered, &Terms { rows, limits, allowed: &Allowed::default() }).map(|(collected, _)| collected)
+    }
+
+    fn answer(answered: CollectResult, rows: u64) -> Collected {
+        judged(answered, rows, &Limits::default()).unwrap()
+    }
+
     fn raw(index: u32, sink: &str) -> PluginPayload {
         PluginPayload { index, sink: sink.into(), key: None, value: None, headers: vec![] }
     }
@@ -157,9 +184,7 @@ mod tests {
     fn bytes_reach_a_native_sink_by_its_full_name() {
         let kafka = vec![KafkaPayload { index: 1, sink: "results".into(), key: None, data: "1".into() }];
         let answered = CollectResult { kafka, plugin: vec![raw(0, "kafka/results"), raw(0, "csv")], ..nothing() };
-        let Collected::Payloads { payloads, failed } = collected(answered, 2, &Limits::default()).unwrap() else {
-            panic!("payloads")
-        };
+        let Collected::Payloads { payloads, failed } = answer(answered, 2) else { panic!("payloads") };
         assert!(failed.is_empty());
         let names: Vec<_> = payloads.iter().map(|(kind, list)| (*kind, list.len())).collect();
         assert_eq!(names, [(SinkKind::Kafka, 2), (SinkKind::Plugin, 1)]);
@@ -170,9 +195,7 @@ mod tests {
     fn a_time_to_live_is_carried() {
         let redis =
             vec![RedisPayload { index: 0, sink: String::new(), key: "k".into(), data: "1".into(), ttl: Some(9) }];
-        let Collected::Payloads { payloads, .. } =
-            collected(CollectResult { redis, ..nothing() }, 1, &Limits::default()).unwrap()
-        else {
+        let Collected::Payloads { payloads, .. } = answer(CollectResult { redis, ..nothing() }, 1) else {
             panic!("payloads")
         };
         assert_eq!((payloads[0].1[0].ttl, payloads[0].1[0].key.as_deref()), (Some(9), Some(&b"k"[..])));
@@ -180,16 +203,14 @@ mod tests {
 
     #[test]
     fn payloads_of_rows_or_sinks_that_are_not_there_are_refused() {
-        assert!(collected(CollectResult { plugin: vec![raw(2, "csv")], ..nothing() }, 2, &Limits::default()).is_err());
-        assert!(
-            collected(CollectResult { plugin: vec![raw(0, "ftp/x")], ..nothing() }, 2, &Limits::default()).is_err()
-        );
+        assert!(judged(CollectResult { plugin: vec![raw(2, "csv")], ..nothing() }, 2, &Limits::default()).is_err());
+        assert!(judged(CollectResult { plugin: vec![raw(0, "ftp/x")], ..nothing() }, 2, &Limits::default()).is_err());
     }
 
     /// S129: what one answer may hold is bounded by number and by size.
     #[test]
     fn an_answer_has_its_bounds() {
-        let met = |limits: &Limits, plugin: Vec<PluginPayload>| match collected(
+        let met = |limits: &Limits, plugin: Vec<PluginPayload>| match judged(
             CollectResult { plugin, ..nothing() },
             1,
             limits,

@@ -13,6 +13,7 @@ use tracing::Level;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
+use crate::model::hides;
 use crate::plugin::engine::{TICK, Ticks};
 use crate::plugin::limits::Limits;
 
@@ -139,7 +140,8 @@ impl Output {
     }
 
     fn log(&self, level: Level, text: &str) {
-        let plugin = self.label.strip_prefix("plugin/").unwrap_or(&self.label);
+        // The last word of every line is the host's, so that no guest can speak in another's name.
+        let plugin = self.label.as_str();
         match level {
             Level::TRACE => tracing::trace!(target: "plugin", plugin, "{text}"),
             Level::DEBUG => tracing::debug!(target: "plugin", plugin, "{text}"),
@@ -188,12 +190,13 @@ fn append(line: &mut Vec<u8>, more: &[u8]) {
     line.extend_from_slice(more.get(..room).unwrap_or_default());
 }
 
-/// A guest's words as they may stand in a log or a terminal: control characters escaped, and no longer than `most` bytes.
+/// A guest's words as they may stand in a log or a terminal: what steers, turns or hides text escaped, and no longer than
+/// `most` bytes.
 pub(crate) fn printable(text: &str, most: usize) -> String {
     let mut shown = String::with_capacity(text.len().min(most));
     for character in text.chars() {
         let before = shown.len();
-        if character.is_control() && character != '\t' {
+        if (character.is_control() && character != '\t') || hides(character) {
             shown.extend(character.escape_default());
         } else {
             shown.push(character);
