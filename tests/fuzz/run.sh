@@ -12,6 +12,10 @@ built=${CARGO_TARGET_DIR:-target}
 # A call longer than this, or more memory, is a failure. Inputs are kept short, so that many of them are tried.
 limits=(-timeout=20 -rss_limit_mb=2048 -max_len=4096)
 
+if ! command -v c++ >/dev/null; then
+  echo "a C++ compiler is missing, with which libFuzzer is built: apt-get install g++" >&2
+  exit 1
+fi
 for target in "${targets[@]}"; do
   # Host and SDK are never built together.
   if [ "$target" = batch ]; then side=sdk; else side=host; fi
