@@ -16,7 +16,7 @@ use crate::model::Fault;
 
 /// Most entries kept; the ones used longest ago go first.
 const ENTRIES: usize = 64;
-/// Length of the SHA-256 that stands before the compiled code.
+/// Length of the checksum that stands before the compiled code.
 const CHECKSUM_BYTES: usize = 32;
 /// Permission bits that let others than the owner write.
 const OTHERS_WRITE: u32 = 0o022;
@@ -107,7 +107,7 @@ impl Cache {
             tracing::warn!("`{shown}` cannot be read and is compiled again: {error}");
             return Ok(None);
         }
-        if Sha256::digest(&code).as_slice() != checksum {
+        if self::checksum(path, &code) != checksum {
             tracing::warn!("`{shown}` is damaged and is compiled again");
             return Ok(None);
         }
@@ -118,7 +118,7 @@ impl Cache {
     /// A temporary file takes the entry's name only when it is whole, so nobody ever sees half of one.
     fn write(&self, path: &Path, code: &[u8]) -> std::io::Result<()> {
         let mut file = tempfile::Builder::new().prefix("writing-").suffix(SUFFIX).tempfile_in(&self.folder)?;
-        file.write_all(&Sha256::digest(code))?;
+        file.write_all(&checksum(path, code))?;
         file.write_all(code)?;
         file.as_file().sync_data()?;
         file.persist(path).map_err(|error| error.error)?;
@@ -139,6 +139,12 @@ impl Cache {
         let surplus = entries.len().saturating_sub(ENTRIES);
         entries.into_iter().take(surplus).try_for_each(|(_, path)| std::fs::remove_file(path))
     }
+}
+
+/// Of the code and of its entry's name, so that one component's code never passes for another's.
+fn checksum(path: &Path, code: &[u8]) -> [u8; CHECKSUM_BYTES] {
+    let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+    Sha256::new().chain_update(name).chain_update(code).finalize().into()
 }
 
 /// Changes whenever compiled code of before may not be run any more.
