@@ -1,6 +1,6 @@
 # One command each; `make test` and `make demo` bring what they need. Host and guests are built apart, never as one workspace: together
 # they would ask for other features of what they share, and everything below would be built twice.
-.PHONY: help setup setup-build plugins build demo test chaos fuzz lint bench clean
+.PHONY: help setup setup-build plugins build demo test chaos attacks fuzz lint bench clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -30,6 +30,9 @@ chaos: setup ## 1,000,000 records under fire; TIDEGATE_CHAOS_SEED, _RECORDS, _RU
 
 fuzz: setup-build ## fuzz what takes bytes from outside, 10 minutes each; TIDEGATE_FUZZ_SECONDS, _TARGET
 	@bash tests/fuzz/run.sh
+
+attacks: setup ## measure what each hostile plugin costs the one beside it
+	TIDEGATE_ATTACKS=every cargo test --locked --test plugin_faults -- --nocapture --exact measure::nothing_is_left_behind
 
 lint: setup-build ## format, clippy, licences and advisories
 	cargo fmt --all --check

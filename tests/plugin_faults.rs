@@ -30,6 +30,8 @@ mod journal;
 mod loops;
 #[path = "plugin_faults/machine.rs"]
 mod machine;
+#[path = "plugin_faults/measure.rs"]
+mod measure;
 #[path = "plugin_faults/memory.rs"]
 mod memory;
 #[path = "plugin_faults/output.rs"]
@@ -71,7 +73,7 @@ const EVERY: &[&[Attack]] = &[
 ];
 
 /// Fewest attacks that the suite is made of.
-const FEWEST: usize = 3;
+const FEWEST: usize = 150;
 
 #[test]
 fn there_are_enough_attacks_and_each_has_a_name_of_its_own() {

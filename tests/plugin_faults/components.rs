@@ -270,14 +270,19 @@ async fn planted_code(stage: &Stage) {
     std::fs::copy(&other, &entry).unwrap();
     let artifact = load(&options).await.unwrap();
     assert!(!artifact.summary().cached, "another component's code was taken");
+    let refused = async |words: &str| {
+        let fault = load(&options).await.err().unwrap();
+        assert_eq!(fault.owner, Owner::Host);
+        assert!(fault.message.ends_with(words) && fault.hint.is_some(), "{fault}");
+    };
     std::fs::set_permissions(&entry, PermissionsExt::from_mode(0o666)).unwrap();
-    in_words(&load(&options).await.err().unwrap());
+    refused("is refused").await;
     std::fs::remove_file(&entry).unwrap();
     std::os::unix::fs::symlink(&other, &entry).unwrap();
-    in_words(&load(&options).await.err().unwrap());
+    refused("is refused").await;
     std::fs::remove_file(&entry).unwrap();
     std::fs::set_permissions(&folder, PermissionsExt::from_mode(0o777)).unwrap();
-    in_words(&load(&options).await.err().unwrap());
+    refused("is not private").await;
     std::fs::set_permissions(&folder, PermissionsExt::from_mode(0o700)).unwrap();
     let (artifact, queries) = (load(&options).await.unwrap(), Queries::new());
     let sink = PluginSink::start(artifact, "x", &options, &queries).await.unwrap();

@@ -56,6 +56,11 @@ pub(crate) fn of(word: &str) -> Vec<String> {
         .collect()
 }
 
+/// Forgets the entries that name `word`.
+pub(crate) fn forget(word: &str) {
+    ENTRIES.lock().unwrap_or_else(PoisonError::into_inner).retain(|entry| !names(entry, word));
+}
+
 /// Whether `word` stands in the text, and not as a part of a longer one.
 fn names(text: &str, word: &str) -> bool {
     let inside = |it: Option<char>| it.is_some_and(|it| it.is_alphanumeric() || it == '_');

@@ -70,7 +70,9 @@ pub(crate) async fn play(attack: &Attack) {
 }
 
 impl Stage {
+    /// A stage of that name, in whose log nothing stands yet; `other` is the directory of the plugin beside it.
     pub(crate) fn new(name: &'static str, other: &Path) -> Self {
+        journal::forget(name);
         Self { name, folder: tempfile::tempdir().unwrap(), other: other.to_owned(), components: AtomicU32::new(0) }
     }
 
