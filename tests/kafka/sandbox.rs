@@ -45,7 +45,7 @@ async fn s130_an_attack_costs_its_own_record_alone() {
     let attacks = [
         ("spin", "was still running in `collect`"),
         ("hog", "wanted more memory than its 16 MiB"),
-        ("recurse", "call stack exhausted"),
+        ("recurse", "trapped in `collect`"),
         ("many", "wanted to yield more than its 50 payloads"),
     ];
     for (partition, (attack, _)) in (0..).zip(attacks) {
