@@ -16,6 +16,8 @@ mod answers;
 mod beside;
 #[path = "plugin_faults/claims.rs"]
 mod claims;
+#[path = "plugin_faults/components.rs"]
+mod components;
 #[path = "plugin_faults/files.rs"]
 mod files;
 #[path = "plugin_faults/handles.rs"]
@@ -57,6 +59,7 @@ struct Attack {
 const EVERY: &[&[Attack]] = &[
     answers::ATTACKS,
     claims::ATTACKS,
+    components::ATTACKS,
     files::ATTACKS,
     handles::ATTACKS,
     http::ATTACKS,

@@ -12,7 +12,8 @@ pub use fault::{CallError, Fault, Owner};
 
 /// Whether the character turns or hides the text around it, so that what is read is not what is written.
 pub fn hides(character: char) -> bool {
-    matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    matches!(character, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
+        || matches!(character, '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// A position in a topic-partition; a committed offset is the next one to read.

@@ -105,7 +105,23 @@ async fn start(stage: &Stage, grants: Value) -> PluginSink {
 async fn works(stage: &Stage, sink: &PluginSink) {
     let file = json!({ "do": "read", "root": "/out", "path": "file" });
     assert_eq!(told(stage, sink, &[file]).await, ["ok granted"]);
-    stage.is_silent();
+    // The operator is told of what was refused, though not of every time.
+    let (label, place) = (stage.label(), stage.place());
+    let begins = format!("WARN plugin: `{label}` was refused: to ");
+    let ends = format!(
+        "`: it lies outside of what is granted, or may only be read; `{place}.grants.directories` would have to name its directory, \
+         with `access: write` to change it plugin=\"{label}\""
+    );
+    for line in stage.log() {
+        let left_out = line.contains(" lines left out: more than ");
+        assert!(left_out || line.starts_with(&begins) && line.ends_with(&ends), "{line}");
+    }
+}
+
+/// At least one refusal stands in the log.
+#[track_caller]
+fn was_refused(stage: &Stage) {
+    assert!(!stage.log().is_empty(), "nothing in the log");
 }
 
 async fn spelled(stage: &Stage, paths: &[&str]) {
@@ -181,6 +197,7 @@ async fn own_link(stage: &Stage) {
         }
     }
     ground.is_untouched();
+    was_refused(stage);
     works(stage, &sink).await;
 }
 
@@ -204,6 +221,7 @@ async fn link_to_directory(stage: &Stage) {
         assert!(told(stage, &sink, &[list]).await[0].starts_with("no "));
     }
     ground.is_untouched();
+    was_refused(stage);
     works(stage, &sink).await;
 }
 
@@ -239,6 +257,7 @@ async fn exchanged(stage: &Stage) {
     let names: Vec<_> = std::fs::read_dir(&outside).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names, ["leaf"]);
     assert_eq!(std::fs::read_to_string(outside.join("leaf")).unwrap(), SECRET);
+    was_refused(stage);
     works(stage, &sink).await;
 }
 
@@ -256,6 +275,7 @@ async fn hard_link(stage: &Stage) {
     let read = json!({ "do": "read", "root": "/out", "path": "mine" });
     assert!(told(stage, &sink, &[link("planted", "mine"), read]).await[1].starts_with("no "));
     ground.is_untouched();
+    was_refused(stage);
     works(stage, &sink).await;
 }
 
@@ -275,6 +295,7 @@ async fn moved(stage: &Stage) {
     }
     assert_eq!(std::fs::read_dir(&kept).unwrap().count(), 1);
     ground.is_untouched();
+    was_refused(stage);
     works(stage, &sink).await;
 }
 
@@ -295,6 +316,7 @@ async fn walk(stage: &Stage) {
     let inside = json!({ "do": "walk", "root": "/out", "steps": ["sub", ".", "../sub/../file"] });
     assert!(told(stage, &sink, &[inside]).await[0].starts_with("no "), "a directory opened knows nothing above it");
     ground.is_untouched();
+    was_refused(stage);
     works(stage, &sink).await;
 }
 
@@ -321,6 +343,7 @@ async fn read_only(stage: &Stage) {
         }
     }
     assert_eq!(snapshot(&ground.granted), before);
+    was_refused(stage);
     works(stage, &sink).await;
 }
 
@@ -343,6 +366,7 @@ async fn two_grants(stage: &Stage) {
     assert!([0, 2, 3].iter().all(|row| outcomes[*row].starts_with("no ")), "{outcomes:?}");
     let back = json!({ "do": "rename", "root": "/out", "path": "file", "to_root": "/write", "to": "moved" });
     assert_eq!(told(stage, &sink, &[back]).await, ["no not-permitted"]);
+    was_refused(stage);
     works(stage, &sink).await;
 }
 
@@ -364,6 +388,7 @@ async fn beyond(stage: &Stage, folder: &Path, file: &str) {
     }
     assert_eq!(told(stage, &sink, &[json!({ "do": "roots" })]).await, ["ok [\"/out\"]"]);
     ground.is_untouched();
+    was_refused(stage);
     works(stage, &sink).await;
 }
 

@@ -61,8 +61,7 @@ async fn spoke(stage: &Stage, sink: &PluginSink) {
 
 /// How the line ends that the host writes for this plugin, whatever the plugin says.
 fn signed(stage: &Stage, line: &str) -> bool {
-    let name = stage.label();
-    line.ends_with(&format!(" plugin=\"{}\"", name.trim_start_matches("plugin/")))
+    line.ends_with(&format!(" plugin=\"{}\"", stage.label()))
 }
 
 async fn flood(stage: &Stage, one: &str, level: &str) {
@@ -112,7 +111,7 @@ async fn muted(stage: &Stage) {
     let label = stage.label();
     let wanted = format!(
         "WARN plugin: `{label}` was refused: no statement on `flood`: no grant covers it; `{}.grants.postgres` would have to name \
-         the sink plugin=\"a_flood_that_is_not_to_be_heard\"",
+         the sink plugin=\"plugin/a_flood_that_is_not_to_be_heard\"",
         stage.place()
     );
     assert_eq!(stage.log(), [wanted]);
@@ -163,7 +162,7 @@ async fn terminal(stage: &Stage) {
     let sink = started(stage, &guest, json!({})).await;
     spoke(stage, &sink).await;
     let wanted =
-        "WARN plugin: \\u{1b}[2J\\u{1b}[31mred\\u{7}\\u{9b}0m\\u{85}\\u{0}end plugin=\"a_terminal_taken_over\""
+        "WARN plugin: \\u{1b}[2J\\u{1b}[31mred\\u{7}\\u{9b}0m\\u{85}\\u{0}end plugin=\"plugin/a_terminal_taken_over\""
             .to_owned();
     assert_eq!(stage.log(), [wanted]);
 }
@@ -175,7 +174,7 @@ async fn backwards(stage: &Stage) {
     let sink = started(stage, &guest, json!({})).await;
     spoke(stage, &sink).await;
     let escaped = "a\\u{202e}b\\u{2066}c\\u{2069}d\\u{200f}e\\u{2028}f\\u{2029}g\\u{61c}h\\u{feff}i";
-    assert_eq!(stage.log(), [format!("INFO plugin: {escaped} plugin=\"words_that_run_backwards\"")]);
+    assert_eq!(stage.log(), [format!("INFO plugin: {escaped} plugin=\"plugin/words_that_run_backwards\"")]);
 }
 
 async fn not_utf8(stage: &Stage) {
@@ -183,7 +182,8 @@ async fn not_utf8(stage: &Stage) {
     let body = "(call $write (call $out) (i32.const 8192) (i32.const LENGTH) (i32.const 4096))";
     let sink = started(stage, &speaker(said, body), json!({})).await;
     spoke(stage, &sink).await;
-    let wanted = "INFO plugin: one \u{fffd}\u{fffd}\u{fffd}\u{fffd} two plugin=\"output_that_is_not_utf8\"".to_owned();
+    let wanted =
+        "INFO plugin: one \u{fffd}\u{fffd}\u{fffd}\u{fffd} two plugin=\"plugin/output_that_is_not_utf8\"".to_owned();
     assert_eq!(stage.log(), [wanted]);
     // In the log's own interface a text must be one: the call ends.
     let guest = speaker(said, "(call $log (i32.const 2) (i32.const 8192) (i32.const LENGTH))");
