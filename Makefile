@@ -1,6 +1,6 @@
 # One command each; `make test` and `make demo` bring what they need. Host and guests are built apart, never as one workspace: together
 # they would ask for other features of what they share, and everything below would be built twice.
-.PHONY: help setup setup-build plugins build demo test chaos lint bench clean
+.PHONY: help setup setup-build plugins build demo test chaos fuzz lint bench clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -28,10 +28,15 @@ test: setup ## run every test, on a real broker
 chaos: setup ## 1,000,000 records under fire; TIDEGATE_CHAOS_SEED, _RECORDS, _RUNS
 	TIDEGATE_CHAOS_RECORDS=$${TIDEGATE_CHAOS_RECORDS:-1000000} cargo test --locked --test chaos -- --nocapture s1_nothing
 
+fuzz: setup-build ## fuzz what takes bytes from outside, 10 minutes each; TIDEGATE_FUZZ_SECONDS, _TARGET
+	@bash tests/fuzz/run.sh
+
 lint: setup-build ## format, clippy, licences and advisories
 	cargo fmt --all --check
 	cargo clippy --locked --all-targets -- -D warnings
-	cargo clippy --locked --workspace --exclude tidegate --all-targets -- -D warnings
+	cargo clippy --locked --workspace --exclude tidegate --exclude fuzz --all-targets -- -D warnings
+	cargo clippy --locked -p fuzz --features host --all-targets -- -D warnings
+	cargo clippy --locked -p fuzz --features sdk --all-targets -- -D warnings
 	@if command -v cargo-deny >/dev/null; then cargo deny --all-features check; \
 	else echo "cargo-deny is missing: cargo install --locked cargo-deny" >&2; exit 1; fi
 

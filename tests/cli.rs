@@ -314,6 +314,7 @@ fn json_for_machines() {
           "detail": [],
           "verdict": "ok",
           "grants": null,
+          "limits": null,
           "fault": null
         },
         {
@@ -324,6 +325,7 @@ fn json_for_machines() {
           ],
           "verdict": "ok",
           "grants": null,
+          "limits": null,
           "fault": null
         }
       ],

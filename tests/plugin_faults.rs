@@ -10,16 +10,36 @@ use std::pin::Pin;
 #[macro_use]
 #[path = "plugin_faults/attacks.rs"]
 mod attacks;
+#[path = "plugin_faults/answers.rs"]
+mod answers;
 #[path = "plugin_faults/beside.rs"]
 mod beside;
+#[path = "plugin_faults/claims.rs"]
+mod claims;
+#[path = "plugin_faults/files.rs"]
+mod files;
+#[path = "plugin_faults/handles.rs"]
+mod handles;
 #[path = "plugin_faults/http.rs"]
 mod http;
 #[path = "plugin_faults/journal.rs"]
 mod journal;
 #[path = "plugin_faults/loops.rs"]
 mod loops;
+#[path = "plugin_faults/machine.rs"]
+mod machine;
+#[path = "plugin_faults/memory.rs"]
+mod memory;
+#[path = "plugin_faults/output.rs"]
+mod output;
+#[path = "plugin_faults/prowler.rs"]
+mod prowler;
 #[path = "plugin_faults/stage.rs"]
 mod stage;
+#[path = "plugin_faults/surroundings.rs"]
+mod surroundings;
+#[path = "plugin_faults/waits.rs"]
+mod waits;
 #[path = "plugin_faults/wat.rs"]
 mod wat;
 #[path = "support/web.rs"]
@@ -34,7 +54,18 @@ struct Attack {
 }
 
 /// Every attack there is.
-const EVERY: &[&[Attack]] = &[http::ATTACKS, loops::ATTACKS];
+const EVERY: &[&[Attack]] = &[
+    answers::ATTACKS,
+    claims::ATTACKS,
+    files::ATTACKS,
+    handles::ATTACKS,
+    http::ATTACKS,
+    loops::ATTACKS,
+    memory::ATTACKS,
+    output::ATTACKS,
+    surroundings::ATTACKS,
+    waits::ATTACKS,
+];
 
 /// Fewest attacks that the suite is made of.
 const FEWEST: usize = 3;

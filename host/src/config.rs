@@ -126,9 +126,9 @@ pub fn load(path: &Path, environment: &Environment) -> Result<Loaded, Vec<Fault>
 pub fn parse(text: &str, file: &str, environment: &Environment) -> Result<Config, Vec<Fault>> {
     let mut root = tree::parse(text, file).map_err(|fault| vec![fault])?;
     environment.override_options(&mut root)?;
-    substitute::substitute(&mut root, environment, file)?;
+    let written = substitute::substitute(&mut root, environment, file)?;
     let config = decode(&root, file)?;
-    let faults = lint::lint(&config, &root, file);
+    let faults = lint::lint(&config, &root, &written, file);
     if faults.is_empty() { Ok(config) } else { Err(faults) }
 }
 

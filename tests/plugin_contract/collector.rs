@@ -37,6 +37,22 @@ async fn records_become_payloads() {
     assert_eq!(payloads[1].1[0].target.as_deref(), Some("faulty.jsonl"));
 }
 
+/// S129: a collector with a list of sinks writes to those alone; a row with a payload for another is dead-lettered whole.
+#[tokio::test]
+async fn only_allowed_sinks_are_written_to() {
+    let sinks = ["kafka/results", "csv"];
+    let more = |allowed: Value| json!({ "options": { "sinks": sinks }, "grants": { "allowed_sinks": allowed } });
+    let collector = ready(more(json!(["kafka/results"]))).await;
+    let Collected::Payloads { payloads, failed } = collector.collect(&records(0, 0, &["a"])).await.unwrap() else {
+        panic!()
+    };
+    assert_eq!(payloads.len(), 1);
+    let reason = "SinkNotAllowedError: `collect.grants.allowed_sinks` does not name the `plugin` sink";
+    assert_eq!(failed, [tidegate::model::Failure::reject(0, reason)]);
+    let collector = ready(more(json!(["kafka/results", "plugin/csv"]))).await;
+    assert_eq!(counts(&collector.collect(&records(0, 0, &["a"])).await.unwrap()).1, []);
+}
+
 #[tokio::test]
 async fn the_search_plugin_collects() {
     let options = configured(&guest("search"), json!({}));

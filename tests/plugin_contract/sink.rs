@@ -85,7 +85,7 @@ async fn a_guest_that_waits_too_long_is_timed_out() {
 async fn memory_and_stack_have_their_limits() {
     let sink = direct(json!({ "limits": { "memory_mebibytes": 16 } })).await;
     let fault = trapped(&sink.deliver(&records(0, 0, &["hog"])).await);
-    assert!(fault.message.contains("needed more memory in `deliver` than its limit of 16 MiB"), "{fault}");
+    assert!(fault.message.contains("wanted more memory than its 16 MiB in `deliver`, and was stopped"), "{fault}");
     assert!(fault.hint.unwrap().contains("sinks.plugin.faulty.limits.memory_mebibytes"));
     works(&sink).await;
     trapped(&sink.deliver(&records(0, 0, &["recurse"])).await);
@@ -96,7 +96,7 @@ async fn memory_and_stack_have_their_limits() {
 
     let tiny = json!({ "limits": { "memory_mebibytes": 1 }, "options": { "direct": true } });
     let fault = faulty_sink(tiny).await.err().unwrap();
-    assert!(fault.message.contains("needed more memory in `instantiation`"), "{fault}");
+    assert!(fault.message.contains("wanted more memory than its 1 MiB in `instantiation`"), "{fault}");
 }
 
 /// S131: outcomes are per row, and a row that is not there spoils the answer.

@@ -6,11 +6,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use serde_json::{Value, json};
+use tidegate::collect::Collect;
 use tidegate::model::{Batch, CallError, Fault, Owner, TopicPartition};
-use tidegate::plugin::{Artifact, Options, PluginCollector, PluginSink, Plugins};
-use tidegate::sink::Queries;
+use tidegate::plugin::{Artifact, Compiler, Options, PluginCollector, PluginSink, Plugins};
+use tidegate::sink::{Queries, Sink};
 
 use crate::beside::Beside;
+use crate::wat::Wat;
 use crate::{Attack, journal};
 
 /// A call's deadline where no test says another, in seconds: short, because many attacks last until it is over.
@@ -33,7 +35,12 @@ pub(crate) fn configured(component: &Path, more: Value) -> Options {
 /// The one runtime of all attacks, with a cache that outlives the tests, so that a guest is compiled once.
 pub(crate) fn plugins() -> &'static Arc<Plugins> {
     static PLUGINS: OnceLock<Arc<Plugins>> = OnceLock::new();
-    PLUGINS.get_or_init(|| Plugins::new(Some(Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled"))).unwrap())
+    PLUGINS.get_or_init(|| Plugins::new(Some(compiled()), Compiler::Child(env!("CARGO_BIN_EXE_tidegate").into())).unwrap())
+}
+
+/// The cache of compiled components.
+pub(crate) fn compiled() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled")
 }
 
 /// What an attack has at hand.
@@ -177,5 +184,38 @@ pub(crate) fn unborn<T: Debug>(answer: Result<T, CallError>) -> Fault {
     match answer {
         Err(CallError::Retry(fault)) => fault,
         other => panic!("not to be tried again: {other:?}"),
+    }
+}
+
+impl Stage {
+    /// Starts the guest as the collector, sees it stopped in `collect`, and the next call find a harmless instance: why it was stopped.
+    pub(crate) async fn stopped_in_collect(&self, guest: &Wat, more: Value) -> Fault {
+        let collector = self.collector(&self.component(&guest.build()), more).await.unwrap();
+        collector.ready().await.unwrap();
+        let fault = trapped(collector.collect(&self.records(&["!"])).await);
+        let fine = collector.collect(&self.records(&["fine"])).await;
+        assert!(fine.is_ok(), "{fine:?}");
+        fault
+    }
+
+    /// The same as a sink in `deliver`.
+    pub(crate) async fn stopped_in_deliver(&self, guest: &Wat, more: Value) -> Fault {
+        let sink = self.sink(&self.component(&guest.build()), more).await.unwrap();
+        sink.connect().await.unwrap();
+        let fault = trapped(sink.deliver(&self.records(&["!"])).await);
+        assert_eq!(sink.deliver(&self.records(&["fine"])).await, Ok(vec![]));
+        fault
+    }
+
+    /// The message and the hint are these, with `{}` for the attacker's label and `<place>` for its place.
+    #[track_caller]
+    pub(crate) fn said(&self, fault: &Fault, message: &str, hint: &str) {
+        assert_eq!(self.words(fault), (message.to_owned(), hint.to_owned()), "{fault}");
+    }
+
+    /// The log says nothing of the attacker: what became of it is the fault's to tell.
+    #[track_caller]
+    pub(crate) fn is_silent(&self) {
+        assert_eq!(self.log(), [""; 0]);
     }
 }

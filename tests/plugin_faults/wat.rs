@@ -83,6 +83,7 @@ pub(crate) struct Wat {
     bodies: BTreeMap<&'static str, String>,
     imports: String,
     interfaces: String,
+    package: String,
     memory: String,
     extra: String,
 }
@@ -100,8 +101,8 @@ impl Wat {
 
     fn of(functions: &'static [(&'static str, &'static str, &'static str)]) -> Self {
         let empty = String::new;
-        let (imports, interfaces, extra) = (empty(), empty(), empty());
-        Self { functions, bodies: BTreeMap::new(), imports, interfaces, memory: "3".into(), extra }
+        let (imports, interfaces, package, extra) = (empty(), empty(), empty(), empty());
+        Self { functions, bodies: BTreeMap::new(), imports, interfaces, package, memory: "3".into(), extra }
     }
 
     /// What the function does when it is asked to: instructions that see its parameters, and may `return` the address of an answer.
@@ -116,11 +117,24 @@ impl Wat {
 
     /// Imports a function as `$name`; `of_type` is its core type.
     pub(crate) fn import(mut self, interface: &str, function: &str, name: &str, of_type: &str) -> Self {
-        let _ = writeln!(self.imports, r#"(import "{interface}" "{function}" (func ${name} {of_type}))"#);
+        self = self.import_only(interface, function, name, of_type);
         let line = format!("import {interface};\n");
         if !self.interfaces.contains(&line) {
             self.interfaces.push_str(&line);
         }
+        self
+    }
+
+    /// Imports what is no interface: a function that the component model itself offers.
+    pub(crate) fn import_only(mut self, module: &str, function: &str, name: &str, of_type: &str) -> Self {
+        let _ = writeln!(self.imports, r#"(import "{module}" "{function}" (func ${name} {of_type}))"#);
+        self
+    }
+
+    /// More of the guest's own package, and more of its world.
+    pub(crate) fn package(mut self, interfaces: &str, world: &str) -> Self {
+        self.package.push_str(interfaces);
+        self.interfaces.push_str(world);
         self
     }
 
@@ -201,7 +215,7 @@ impl Wat {
         for (number, package) in WASI.iter().chain([&CONTRACT]).enumerate() {
             resolve.push_str(format!("{number}.wit"), package).unwrap();
         }
-        let mut world = format!("package attack:guest;\nworld guest {{\n{}", self.interfaces);
+        let mut world = format!("package attack:guest;\n{}\nworld guest {{\n{}", self.package, self.interfaces);
         let mut known = Vec::new();
         for (interface, _, _) in self.functions {
             if !known.contains(interface) {

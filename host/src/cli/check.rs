@@ -37,12 +37,12 @@ pub struct Line {
 }
 
 impl Line {
-    fn new(what: &'static str, name: impl Into<String>) -> Self {
+    pub(super) fn named(what: &'static str, name: impl Into<String>) -> Self {
         Self { what, name: name.into(), detail: Vec::new(), grants: None, limits: Vec::new(), fault: None }
     }
 
     fn of_plugin(what: &'static str, name: impl Into<String>, options: &plugin::Options) -> Self {
-        Self { grants: Some(grants(&options.grants)), limits: options.limits.all(), ..Self::new(what, name) }
+        Self { grants: Some(grants(&options.grants)), limits: options.limits.all(), ..Self::named(what, name) }
     }
 
     /// In a word, whether the part is sound.
@@ -135,7 +135,7 @@ fn plugins(loaded: &Loaded) -> Result<Option<Arc<Plugins>>, Fault> {
 async fn source(loaded: &Loaded, connect: bool) -> Line {
     let kafka = &loaded.config.kafka;
     let topics = kafka.topics().join(", ");
-    let mut line = Line::new("source", format!("{topics} (group {})", kafka.group));
+    let mut line = Line::named("source", format!("{topics} (group {})", kafka.group));
     if connect {
         match source::kafka::probe(kafka, PROBE).await {
             Ok(found) => {
@@ -189,7 +189,7 @@ async fn native_line(
     connect: bool,
 ) -> Line {
     let sinks = &loaded.config.sinks;
-    let mut line = Line::new("sink", format!("{kind}/{name}"));
+    let mut line = Line::named("sink", format!("{kind}/{name}"));
     // What is no secret and tells sinks of a kind apart.
     line.detail.extend(match kind {
         SinkKind::Kafka => sinks.kafka.get(&name).map(|sink| format!("topic {}", sink.options.topic)),
@@ -207,7 +207,7 @@ async fn native_line(
 
 /// The dead letter queue, whose topic need not exist as long as it can be created (S94a).
 async fn dlq_line(loaded: &Loaded) -> Line {
-    let mut line = Line::new("dlq", "");
+    let mut line = Line::named("dlq", "");
     line.fault = match dlq_sink(loaded) {
         Ok((topic, sink)) => {
             line.name = topic;

@@ -30,6 +30,7 @@ pub fn report(report: &Report, as_json: bool) {
         return json(&report_value(report));
     }
     out(&table(&report.lines));
+    out(&limits(&report.lines));
     let found: Vec<Fault> = report.faults().cloned().collect();
     faults(&found);
 }
@@ -99,9 +100,6 @@ fn table(lines: &[Line]) -> String {
         };
         let row = format!("{:<8} {:<width$}   {:<5}  {grants}", line.what, title(line), line.verdict());
         let _ = writeln!(text, "{}", row.trim_end());
-        if line.fault.is_none() {
-            text.push_str(&limits(&line.limits));
-        }
     }
     text
 }
@@ -109,21 +107,29 @@ fn table(lines: &[Line]) -> String {
 /// Columns of the lines that limits are shown in.
 const LIMITS_WIDTH: usize = 110;
 
-/// All of a plugin's limits under its line, so that nobody has to know the defaults.
-fn limits(limits: &[Limit]) -> String {
-    let (mut text, mut row) = (String::new(), String::new());
-    for limit in limits {
-        let shown = limit.shown();
-        if row.is_empty() || row.len() + shown.len() > LIMITS_WIDTH {
-            text.push_str(&row);
-            row = format!("{}         {shown}", if row.is_empty() { "" } else { ",\n" });
-        } else {
-            let _ = write!(row, ", {shown}");
+/// All limits of the plugins that are sound, so that nobody has to know the defaults; once for those that have the same.
+fn limits(lines: &[Line]) -> String {
+    let mut alike: Vec<(Vec<String>, &[Limit])> = Vec::new();
+    for line in lines.iter().filter(|line| line.fault.is_none() && !line.limits.is_empty()) {
+        let who = if line.what == "sink" { escape(&line.name) } else { line.what.to_owned() };
+        match alike.iter_mut().find(|(_, limits)| *limits == line.limits) {
+            Some((names, _)) => names.push(who),
+            None => alike.push((vec![who], &line.limits)),
         }
     }
-    text.push_str(&row);
-    if !text.is_empty() {
-        text.push('\n');
+    let mut text = String::new();
+    for (names, limits) in alike {
+        let _ = writeln!(text, "\nlimits of {}:", names.join(", "));
+        let mut row = String::new();
+        for limit in limits {
+            let shown = limit.shown();
+            if !row.is_empty() && row.len() + shown.len() > LIMITS_WIDTH {
+                let _ = writeln!(text, "  {row},");
+                row.clear();
+            }
+            let _ = write!(row, "{}{shown}", if row.is_empty() { "" } else { ", " });
+        }
+        let _ = writeln!(text, "  {row}");
     }
     text
 }
@@ -139,7 +145,8 @@ fn report_value(report: &Report) -> Value {
                 "detail": line.detail,
                 "verdict": line.verdict(),
                 "grants": line.grants,
-                "limits": line.limits.iter().map(|limit| (limit.key, limit.number())).collect::<BTreeMap<_, _>>(),
+                "limits": (!line.limits.is_empty())
+                    .then(|| line.limits.iter().map(|limit| (limit.key, limit.number())).collect::<BTreeMap<_, _>>()),
                 "fault": line.fault.as_ref().map(fault_value),
             })
         })
@@ -160,6 +167,7 @@ fn fault_value(fault: &Fault) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plugin;
 
     #[test]
     fn a_fault_reads_as_designed() {
@@ -182,6 +190,23 @@ mod tests {
     fn what_a_guest_says_cannot_steer_the_terminal() {
         let text = fault(&Fault::plugin("a\u{1b}[2Jb\u{202e}c").because("one\r\ntwo\u{7}\tthree"));
         assert_eq!(text, "error: a\\u{1b}[2Jb\\u{202e}c\n  Caused by: one\n    two\\u{7}    three\n");
+    }
+
+    #[test]
+    fn limits_are_shown_once_for_all_that_have_the_same() {
+        let line = |name: &str, limits: &plugin::Limits| Line {
+            limits: limits.all().into_iter().take(3).collect(),
+            ..Line::named("sink", name)
+        };
+        let (usual, more) = (plugin::Limits::default(), plugin::Limits { memory_mebibytes: 512, ..Default::default() });
+        let lines = [line("plugin/a", &usual), line("plugin/b", &more), line("plugin/c", &usual)];
+        insta::assert_snapshot!(limits(&lines), @"
+        limits of plugin/a, plugin/c:
+          memory 64 MiB, table elements 262144, call timeout 10 s
+
+        limits of plugin/b:
+          memory 512 MiB, table elements 262144, call timeout 10 s
+        ");
     }
 
     #[test]

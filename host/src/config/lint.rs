@@ -26,6 +26,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::explain::listed;
+use super::substitute::Written;
 use super::tree::{Located, Node};
 use super::{Config, Configured};
 use crate::model::Fault;
@@ -72,8 +73,8 @@ const SINK_PROPERTIES: [(&str, &str); 6] = [
 ];
 
 /// Everything that is wrong, at once.
-pub fn lint(config: &Config, root: &Node, file: &str) -> Vec<Fault> {
-    let mut lint = Lint { config, root, file, faults: Vec::new() };
+pub fn lint(config: &Config, root: &Node, written: &Written, file: &str) -> Vec<Fault> {
+    let mut lint = Lint { config, root, written, file, faults: Vec::new() };
     lint.sinks();
     lint.tombstones();
     lint.taken_topics();
@@ -89,11 +90,20 @@ pub fn lint(config: &Config, root: &Node, file: &str) -> Vec<Fault> {
 struct Lint<'a> {
     config: &'a Config,
     root: &'a Node,
+    written: &'a Written,
     file: &'a str,
     faults: Vec<Fault>,
 }
 
-impl Lint<'_> {
+impl<'a> Lint<'a> {
+    /// A value as a fault may show it: one that came from a variable or a file as it was written (S121).
+    fn shown<'v>(&self, value: &'v str) -> &'v str
+    where
+        'a: 'v,
+    {
+        self.written.shown(value)
+    }
+
     /// Adds a finding about the option at `path`, placed at the innermost part of it that was written.
     fn find(&mut self, code: &str, path: &[&str], message: &str, hint: &str) {
         let place = (1..=path.len()).rev().find_map(|length| self.root.at(&path[..length])).map(|node| &node.place);
@@ -137,7 +147,7 @@ impl Lint<'_> {
                 self.find(
                     "C005",
                     &["kafka", "source_topics"],
-                    &format!("`kafka.source_topics` names `{topic}` twice"),
+                    &format!("`kafka.source_topics` names `{}` twice", self.shown(&topic)),
                     "keep one of the two",
                 );
             }
@@ -175,19 +185,15 @@ impl Lint<'_> {
                 topic => vec![topic.to_owned()],
             };
             for topic in letters.iter().filter(|topic| sources.contains(*topic)) {
-                self.find(
-                    "C006",
-                    &["dlq", "topic"],
-                    &format!("dead letters would go to `{topic}`, which is a source topic"),
-                    "set `dlq.topic` to a topic that is not consumed here",
-                );
+                let message = format!("dead letters would go to `{}`, which is a source topic", self.shown(topic));
+                self.find("C006", &["dlq", "topic"], &message, "set `dlq.topic` to a topic that is not consumed here");
             }
         }
         for (name, Configured { options, .. }) in &self.config.sinks.kafka {
             if sources.contains(&options.topic) && self.same_cluster(&options.brokers) {
                 let message = format!(
                     "`sinks.kafka.{name}` writes to `{}`, which is a source topic: its records would come round again",
-                    options.topic
+                    self.shown(&options.topic)
                 );
                 self.find(
                     "C007",

@@ -1,6 +1,7 @@
 //! `${VAR}`, `${VAR:-default}`, `${file:/path}` and `$${` in string values (S121): one pass, after parsing, so that no value
 //! of a variable or file can change the structure or be expanded again.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
@@ -12,19 +13,31 @@ use crate::model::Fault;
 /// Largest file that a value may be read from, in bytes: certificates and keys are far smaller.
 const MAX_SECRET_BYTES: u64 = 64 << 10;
 
+/// The values that substitution made, and how each was written. A fault shows what was written: the value may be a secret.
+#[derive(Debug, Default)]
+pub struct Written(BTreeMap<String, String>);
+
+impl Written {
+    /// The value as a fault may show it.
+    pub fn shown<'v>(&'v self, value: &'v str) -> &'v str {
+        self.0.get(value).map_or(value, String::as_str)
+    }
+}
+
 /// Substitutes in every string below `root`. Reports every value that cannot be substituted, never what it holds. Relative
 /// paths of files start at the folder of `file`, the configuration file.
-pub fn substitute(root: &mut Node, environment: &Environment, file: &str) -> Result<(), Vec<Fault>> {
+pub fn substitute(root: &mut Node, environment: &Environment, file: &str) -> Result<Written, Vec<Fault>> {
     let folder = Path::new(file).parent().unwrap_or(Path::new(""));
-    let mut walk = Walk { environment, file, folder, faults: Vec::new() };
+    let mut walk = Walk { environment, file, folder, written: Written::default(), faults: Vec::new() };
     walk.node(root, "");
-    if walk.faults.is_empty() { Ok(()) } else { Err(walk.faults) }
+    if walk.faults.is_empty() { Ok(walk.written) } else { Err(walk.faults) }
 }
 
 struct Walk<'a> {
     environment: &'a Environment,
     file: &'a str,
     folder: &'a Path,
+    written: Written,
     faults: Vec<Fault>,
 }
 
@@ -46,7 +59,8 @@ impl Walk<'_> {
             Value::Scalar(text, form) => match expand(text, self.environment, self.folder) {
                 Ok(None) => {}
                 Ok(Some(expanded)) => {
-                    *text = expanded.text;
+                    let written = std::mem::replace(text, expanded.text);
+                    self.written.0.insert(text.clone(), written);
                     *form = if expanded.whole { Form::Variable } else { Form::Quoted };
                 }
                 Err(problem) => self.faults.push(problem.fault(path, self.file, &node.place)),

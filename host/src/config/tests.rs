@@ -403,3 +403,12 @@ fn files_that_cannot_be_read_are_named() {
     std::fs::write(&sound, SOUND).unwrap();
     assert_eq!(load(&sound, &Environment::default()).unwrap().folder, folder.path());
 }
+
+/// S121: a value that came from a variable is shown as it was written.
+#[test]
+fn s121_a_fault_shows_the_reference_and_not_the_value() {
+    let text = "kafka: { source_topics: [t, \"${A}\", \"${A}\"], group: g }\ndlq: { topic: \"${A}\" }\nsinks: {}\n";
+    let faults = faults_with(text, &[("A", "s3cret")]).join("\n");
+    assert!(faults.contains("names `${A}` twice") && faults.contains("would go to `${A}`"), "{faults}");
+    assert!(!faults.contains("s3cret"), "{faults}");
+}

@@ -10,6 +10,7 @@ use super::{Access, Grants};
 use crate::model::Fault;
 use crate::sink::Queries;
 
+pub(crate) mod files;
 pub(crate) mod http;
 
 /// The WASI context of one instance: clocks and randomness always, directories and variables as granted, sockets never.

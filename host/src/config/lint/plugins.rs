@@ -37,7 +37,7 @@ impl Lint<'_> {
         for directory in &options.grants.directories {
             let guest = directory.guest.trim_end_matches('/');
             if guests.contains(&guest) {
-                let names = listed(&[&directory.guest], "and");
+                let names = listed(&[self.shown(&directory.guest)], "and");
                 self.find(
                     "C012",
                     &as_strs(&directories),
@@ -59,6 +59,7 @@ impl Lint<'_> {
         self.allowed_sinks(&path(&["grants", "allowed_sinks"]), options, key == ["collect"]);
         let databases = path(&["grants", "postgres"]);
         for name in options.grants.postgres.iter().filter(|name| !self.config.sinks.postgres.contains_key(*name)) {
+            let name = self.shown(name);
             self.find(
                 "C018",
                 &as_strs(&databases),

@@ -86,6 +86,7 @@ impl Lint<'_> {
     /// Every record has to go somewhere, and nobody waits for a topic that is not read.
     pub(super) fn taken_topics(&mut self) {
         let topics = self.config.kafka.topics();
+        let shown: Vec<&str> = topics.iter().map(|topic| self.shown(topic)).collect();
         let sinks: Vec<_> = self.config.sinks.all().collect();
         for (kind, name, delivery) in &sinks {
             let path = ["sinks", kind.name(), name, "topics"];
@@ -95,15 +96,15 @@ impl Lint<'_> {
                 self.find("C017", &path, &message, "leave it out");
             }
             for topic in delivery.topics.iter().filter(|topic| !topics.contains(topic)) {
-                let message = format!("`{}` names `{topic}`, which is not read", path.join("."));
-                self.find("C017", &path, &message, &format!("the source topics are {}", listed(&topics, "and")));
+                let message = format!("`{}` names `{}`, which is not read", path.join("."), self.shown(topic));
+                self.find("C017", &path, &message, &format!("the source topics are {}", listed(&shown, "and")));
             }
         }
         if self.config.collect.is_some() || sinks.is_empty() {
             return;
         }
         for topic in topics.iter().filter(|topic| sinks.iter().all(|(_, _, delivery)| !delivery.takes(topic))) {
-            let message = format!("no sink takes the records of `{topic}`, so they would be passed over");
+            let message = format!("no sink takes the records of `{}`, so they would be passed over", self.shown(topic));
             self.find("C017", &["sinks"], &message, "name it in the `topics` of a sink, or do not read it");
         }
     }

@@ -113,6 +113,8 @@ pub fn open(batch: &Batch, row: usize) -> Result<Opened, String> {
             let encoding = Encoding::from_name(&facts.text(names::ENCODING)?)
                 .ok_or_else(|| format!("header `{}` says nothing known", names::ENCODING))?;
             letter.value = record_value(text, encoding)?;
+            // Whoever wrote it may have put text into base64: a further letter says how the record stands in it anew.
+            letter.payloads = vec![record_text(letter.value.as_deref())];
             Content::Record
         }
     };

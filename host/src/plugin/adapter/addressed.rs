@@ -34,7 +34,7 @@ impl Allowed {
 #[derive(Debug, Default)]
 pub(super) struct Barred {
     rows: BTreeMap<u32, String>,
-    /// The sinks, as `type/name`, for the log.
+    /// The sinks, in words, for the log.
     pub(super) sinks: BTreeSet<String>,
 }
 
@@ -44,7 +44,10 @@ impl Barred {
         if allowed.covers(kind, sink) {
             return true;
         }
-        let shown = format!("{kind}/{}", printable(if sink.is_empty() { "*" } else { sink }, NAME_BYTES));
+        let shown = match sink {
+            "" => format!("the `{kind}` sink"),
+            name => format!("`{kind}/{}`", printable(name, NAME_BYTES)),
+        };
         self.rows.entry(index).or_insert_with(|| shown.clone());
         self.sinks.insert(shown);
         false
@@ -54,7 +57,7 @@ impl Barred {
     pub(super) fn reject(self, failed: Vec<Failure>) -> Vec<Failure> {
         let mut all: BTreeMap<u32, Failure> = failed.into_iter().map(|failure| (failure.index, failure)).collect();
         for (row, sink) in self.rows {
-            let reason = format!("SinkNotAllowedError: `collect.grants.allowed_sinks` does not name `{sink}`");
+            let reason = format!("SinkNotAllowedError: `collect.grants.allowed_sinks` does not name {sink}");
             all.insert(row, Failure::reject(row, reason));
         }
         all.into_values().collect()
@@ -79,7 +82,7 @@ mod tests {
         let mut barred = Barred::default();
         let allowed = Allowed::new(Some(&[]));
         assert!(!barred.look(&allowed, 1, SinkKind::Kafka, "billing\n"));
-        assert_eq!(barred.sinks.iter().collect::<Vec<_>>(), ["kafka/billing\\n"]);
+        assert_eq!(barred.sinks.iter().collect::<Vec<_>>(), ["`kafka/billing\\n`"]);
         let failed = barred.reject(vec![Failure::retry(1, "later"), Failure::retry(2, "later")]);
         let reason = "SinkNotAllowedError: `collect.grants.allowed_sinks` does not name `kafka/billing\\n`";
         assert_eq!(failed, [Failure::reject(1, reason), Failure::retry(2, "later")]);

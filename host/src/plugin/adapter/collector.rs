@@ -218,7 +218,9 @@ fn judged(
     let (collected, barred) =
         collected(answered, &Terms { rows, limits: live.limits(), allowed }).map_err(|void| void.of(hook))?;
     for sink in barred {
-        live.refused(&format!("payloads for `{sink}`: add \"{sink}\" to `collect.grants.allowed_sinks`"));
+        live.refused(&format!(
+            "payloads for {sink}: `collect.grants.allowed_sinks` would have to name it, as `type/name`"
+        ));
     }
     Ok(collected)
 }

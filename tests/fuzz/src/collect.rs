@@ -1,0 +1,102 @@
+//! The raw memory that a guest answers with: every list, pointer, length, discriminant and string of it is the input's.
+//!
+//! The guest copies the record's value to address 0x100 and says that its answer stands there, laid out as the component model
+//! lays out `result<collect-result, fault>`. What the host makes of it goes to the sinks' routes and into dead letters.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
+
+use tidegate::collect::{Collect as _, Collected};
+use tidegate::model::{Batch, CallError, Owner, Payload, SinkKind, TopicPartition};
+use tidegate::pipeline::route::Routes;
+use tidegate::plugin::{Options, PluginCollector};
+use tidegate::sink::Queries;
+
+use super::dlq::round_trip;
+use super::plugins::{PLACE, plugins};
+use super::runtime::wait_for;
+
+/// Longest input: what follows it in the guest's memory is the host's batch.
+const LONGEST: usize = 0xfe00;
+/// Records in a batch.
+const ROWS: u32 = 3;
+/// Most payloads in one answer.
+const PAYLOADS: u64 = 100;
+/// Most bytes of the payloads of one answer.
+const BYTES: usize = 1 << 20;
+
+const GUEST: &str = include_str!("collect.wat");
+
+static COLLECTOR: LazyLock<PluginCollector> = LazyLock::new(|| {
+    let started = wait_for(async {
+        let component =
+            super::plugins::file("collect.wasm", &wat::parse_str(GUEST).unwrap_or_else(|error| panic!("{error}")));
+        let options: Options = serde_json::from_value(serde_json::json!({
+            "component": component,
+            "limits": {
+                "memory_mebibytes": 1, "payloads_per_call": PAYLOADS, "payload_mebibytes_per_call": BYTES >> 20,
+                "hostcall_mebibytes": 16,
+            },
+        }))
+        .unwrap_or_else(|error| panic!("{error}"));
+        let artifact = plugins().load(PLACE, &options, Path::new("/")).await?;
+        PluginCollector::start(artifact, &options, &Queries::new()).await
+    });
+    started.unwrap_or_else(|fault| panic!("{fault}"))
+});
+
+/// S64, S131: what cannot be true is the plugin's fault and nothing of it counts; what counts is within every bound.
+pub fn run(data: &[u8]) {
+    if data.len() > LONGEST {
+        return;
+    }
+    let mut batch = Batch::new(TopicPartition::new("orders", 3));
+    batch.push(40, 1_700_000_000_000, Some(b"key"), Some(data));
+    (1..ROWS).for_each(|row| batch.push(40 + i64::from(row), -1, None, None));
+    let batch = Arc::new(batch);
+    match wait_for(COLLECTOR.collect(&batch)) {
+        Ok(collected) => count(&batch, collected),
+        Err(CallError::Backpressure(wait)) => assert!(wait.as_secs() <= 3600, "{wait:?}"),
+        // The guest's own word for what it talks to.
+        Err(CallError::Retry(fault)) => assert_eq!(fault.owner, Owner::Destination, "{fault:?}"),
+        Err(CallError::Reject(fault) | CallError::Fatal(fault) | CallError::Trap(fault)) => {
+            assert_eq!(fault.owner, Owner::Plugin, "{fault:?}");
+        }
+        Err(other) => panic!("{other:?}"),
+    }
+}
+
+fn count(batch: &Batch, collected: Collected) {
+    let Collected::Payloads { payloads, failed } = collected else { panic!("a plugin passes nothing through") };
+    let named: BTreeSet<u32> = failed.iter().map(|failure| failure.index).collect();
+    assert!(named.len() == failed.len() && named.iter().all(|row| *row < ROWS), "{failed:?}");
+    for failure in &failed {
+        assert!(!failure.reason.contains(char::is_control), "{failure:?}");
+    }
+    let kinds: BTreeSet<SinkKind> = payloads.iter().map(|(kind, _)| *kind).collect();
+    assert_eq!(kinds.len(), payloads.len(), "one list per kind");
+    let all = || payloads.iter().flat_map(|(_, list)| list);
+    assert!(all().count() as u64 <= PAYLOADS, "{} payloads", all().count());
+    assert!(all().map(bytes).sum::<usize>() <= BYTES, "{} bytes", all().map(bytes).sum::<usize>());
+    assert!(all().all(|payload| payload.index < ROWS));
+    let sinks = SinkKind::ALL.map(|kind| (kind, "results"));
+    let routes = Routes::new(sinks.into_iter().chain([(SinkKind::Kafka, "alerts")]));
+    let given = all().count();
+    let routed = routes.route(batch, payloads).unwrap_or_else(|fault| panic!("{fault}"));
+    assert!(routed.groups.iter().map(|group| group.batch.len()).sum::<usize>() <= given);
+    for group in &routed.groups {
+        let kind = sinks.get(group.sink).map_or(SinkKind::Kafka, |(kind, _)| *kind);
+        for row in 0..group.batch.len() {
+            assert!(group.origin(row) < batch.len());
+            round_trip(kind, &group.batch, row);
+        }
+    }
+}
+
+/// What a payload holds.
+fn bytes(payload: &Payload) -> usize {
+    let headers = payload.headers.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, Vec::len));
+    let fields = [&payload.key, &payload.value].into_iter().flatten().map(Vec::len);
+    fields.chain(headers).sum::<usize>() + payload.sink.len() + payload.target.as_ref().map_or(0, String::len)
+}
