@@ -35,7 +35,8 @@ pub(crate) fn configured(component: &Path, more: Value) -> Options {
 /// The one runtime of all attacks, with a cache that outlives the tests, so that a guest is compiled once.
 pub(crate) fn plugins() -> &'static Arc<Plugins> {
     static PLUGINS: OnceLock<Arc<Plugins>> = OnceLock::new();
-    PLUGINS.get_or_init(|| Plugins::new(Some(compiled()), Compiler::Child(env!("CARGO_BIN_EXE_tidegate").into())).unwrap())
+    PLUGINS
+        .get_or_init(|| Plugins::new(Some(compiled()), Compiler::Child(env!("CARGO_BIN_EXE_tidegate").into())).unwrap())
 }
 
 /// The cache of compiled components.

@@ -85,7 +85,11 @@ fn make(config: &Config) {
     let inherited =
         sink::kafka::Inherited { brokers: config.kafka.brokers.joined(), properties: config.kafka.properties.clone() };
     each(&config.sinks.kafka, |_, options| sink::kafka::KafkaSink::new(options.clone(), &inherited), |_| Vec::new());
-    each(&config.sinks.postgres, sink::postgres::PostgresSink::new, |it| [&[it.table.clone()], &it.key[..]].concat());
-    each(&config.sinks.mongo, sink::mongo::MongoSink::new, |it| [&[it.collection.clone()], &it.key[..]].concat());
+    each(&config.sinks.postgres, sink::postgres::PostgresSink::new, |it| {
+        [std::slice::from_ref(&it.table), &it.key].concat()
+    });
+    each(&config.sinks.mongo, sink::mongo::MongoSink::new, |it| {
+        [std::slice::from_ref(&it.collection), &it.key].concat()
+    });
     each(&config.sinks.redis, sink::redis::RedisSink::new, |_| Vec::new());
 }
