@@ -8,7 +8,7 @@ seconds=${TIDEGATE_FUZZ_SECONDS:-600}
 targets=(config artifact collect dlq batch)
 if [ -n "${TIDEGATE_FUZZ_TARGET:-}" ]; then targets=("$TIDEGATE_FUZZ_TARGET"); fi
 here=tests/fuzz
-built=${CARGO_TARGET_DIR:-target}
+built=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 # A call longer than this, or more memory, is a failure. Inputs are kept short, so that many of them are tried.
 limits=(-timeout=20 -rss_limit_mb=2048 -max_len=4096)
 
@@ -28,7 +28,9 @@ report=()
 for target in "${targets[@]}"; do
   work=$built/fuzz/$target
   corpus=$here/corpus/$target
-  mkdir -p "$work/new" "$work/found"
+  # Components and caches of the targets stand in the folder for temporary files.
+  rm -rf "$work/tmp" && mkdir -p "$work/new" "$work/found" "$work/tmp"
+  export TMPDIR=$work/tmp
   options=("${limits[@]}")
   if [ -f "$here/words/$target.dict" ]; then options+=("-dict=$here/words/$target.dict"); fi
   if [ "${1:-}" = minimise ]; then
@@ -43,9 +45,10 @@ for target in "${targets[@]}"; do
   code=0
   "$built/debug/fuzz-$target" "${options[@]}" -max_total_time="$seconds" -print_final_stats=1 \
     -artifact_prefix="$work/found/" "$work/new" "$corpus" </dev/null >"$work/log" 2>&1 || code=$?
+  rm -rf "$work/tmp"
   crashes=$(($(find "$work/found" -type f | wc -l) - before))
   runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$work/log")
-  last=$(grep -E '^#[0-9]+' "$work/log" | tail -n 1)
+  last=$(grep -E '^#[0-9]+' "$work/log" | tail -n 1 || true)
   covered=$(sed -n 's/.* cov: \([0-9]*\) ft: \([0-9]*\) corp: \([^ ]*\).*/\1 edges, \2 features, corpus \3/p' <<<"$last")
   report+=("$target: ${runs:-?} runs, ${covered:-nothing covered}, $crashes failed")
   if [ "$code" -ne 0 ] || [ "$crashes" -ne 0 ]; then
