@@ -53,7 +53,7 @@ for target in "${targets[@]}"; do
   report+=("$target: ${runs:-?} runs, ${covered:-nothing covered}, $crashes failed")
   if [ "$code" -ne 0 ] || [ "$crashes" -ne 0 ]; then
     failed=1
-    tail -n 40 "$work/log" >&2
+    grep -m 1 -A 4 -E 'panicked at|ERROR: libFuzzer' "$work/log" >&2 || tail -n 20 "$work/log" >&2
   fi
 done
 printf '%s\n' "${report[@]}"
