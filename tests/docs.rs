@@ -70,7 +70,7 @@ fn pages() -> Vec<PathBuf> {
         }
     }
     let mut pages: Vec<PathBuf> =
-        ["README.md", "wit/VERSIONING.md", "CHANGELOG.md"].map(|page| root().join(page)).into();
+        ["README.md", "wit/VERSIONING.md", "CHANGELOG.md", "SECURITY.md"].map(|page| root().join(page)).into();
     below(&root().join("docs"), &mut pages);
     pages.sort();
     pages
