@@ -27,6 +27,8 @@ mod logs;
 mod members;
 #[path = "kafka/passthrough.rs"]
 mod passthrough;
+#[path = "kafka/sandbox.rs"]
+mod sandbox;
 #[path = "kafka/secured.rs"]
 mod secured;
 #[path = "kafka/sink.rs"]

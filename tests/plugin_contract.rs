@@ -10,6 +10,10 @@ use tidegate::model::{Batch, Fault, TopicPartition};
 use tidegate::plugin::{Artifact, Compiler, Options, PluginCollector, PluginSink, Plugins};
 use tidegate::sink::Queries;
 
+#[path = "support/certificates.rs"]
+mod certificates;
+#[path = "support/child.rs"]
+mod child;
 #[path = "plugin_contract/collector.rs"]
 mod collector;
 #[path = "plugin_contract/grants.rs"]

@@ -76,8 +76,8 @@ impl Dialler {
     fn lines(&self) -> Vec<String> {
         let log = String::from_utf8(log().clone()).unwrap();
         let mine = format!("`plugin/{}`", self.name);
-        let field = format!(" plugin=\"{}\"", self.name);
-        log.lines().filter(|line| line.contains(&mine)).map(|line| line.trim_end_matches(&field).to_owned()).collect()
+        let mine = log.lines().filter(|line| line.contains(&mine));
+        mine.map(|line| line.rsplit_once(" plugin=").map_or(line, |(line, _)| line).to_owned()).collect()
     }
 
     /// The only line about it, from its first backtick on.
@@ -392,10 +392,82 @@ async fn s129_what_goes_wrong_has_a_name() {
     let seen = dialler.saw(json!({ "scheme": "https", "authority": web.address.to_string(), "path": "/secret" })).await;
     assert!(seen.starts_with("error ErrorCode::"), "{seen}");
     let seen = dialler.saw(get(&web, "/short")).await;
-    assert_eq!(seen, "status 200, 3 bytes \"abc\", then connection terminated");
+    assert_eq!(seen, "status 200, 3 bytes \"abc\", then incomplete HTTP response");
     for path in ["/close", "/nonsense", "/flood-head"] {
         let seen = dialler.saw(get(&web, path)).await;
         assert!(seen.starts_with("error ErrorCode::"), "{path}: {seen}");
     }
     assert_eq!(dialler.lines(), [""; 0]);
+}
+
+/// A process of its own for a test whose environment differs, told where to go.
+const CHILD: &str = "TIDEGATE_TEST_CHILD";
+
+/// Runs `test` again, in a child process that is told `told` and has those variables.
+fn again(test: &str, told: &str, variables: &[(&str, String)]) {
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+    child.args(["--exact", &format!("http::{test}"), "--nocapture"]).env(CHILD, told);
+    for name in ["NO_PROXY", "no_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR"] {
+        child.env_remove(name);
+    }
+    let output = child.envs(variables.iter().cloned()).output().unwrap();
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+}
+
+/// A proxy would resolve names by itself, past every check.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s129_the_environments_proxies_are_not_used() {
+    if let Ok(address) = std::env::var(CHILD) {
+        let dialler = Dialler::new("proxied", &[&format!("http://{address}")], json!({})).await;
+        assert_eq!(dialler.saw(json!({ "authority": address })).await, "status 200, 5 bytes \"hello\"");
+        return;
+    }
+    let (web, proxy) = (Web::start(), Web::start());
+    let names = ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
+    let variables = names.map(|name| (name, proxy.origin()));
+    again("s129_the_environments_proxies_are_not_used", &web.address.to_string(), &variables);
+    assert_eq!((web.connections(), proxy.connections()), (1, 0));
+}
+
+/// A server with the tests' certificate, which only they who are told believe.
+fn secure_server() -> u16 {
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    use rustls::{ServerConfig, ServerConnection, StreamOwned};
+
+    let files = super::certificates::Certificates::shared();
+    let certificates = CertificateDer::pem_file_iter(files.certificate()).unwrap().map(Result::unwrap).collect();
+    let key = PrivateKeyDer::from_pem_file(files.key()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = Arc::new(config.with_no_client_auth().with_single_cert(certificates, key).unwrap());
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let mut stream = StreamOwned::new(ServerConnection::new(Arc::clone(&config)).unwrap(), stream);
+            let _ = std::io::Read::read(&mut stream, &mut [0; 4096]);
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 6\r\n\r\nsecure");
+            stream.conn.send_close_notify();
+            let _ = stream.flush();
+        }
+    });
+    port
+}
+
+/// TLS believes whom the system believes, for the very name that was granted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s129_tls_is_checked_by_the_systems_authorities() {
+    let told = std::env::var(CHILD);
+    let port = told.as_ref().map_or_else(|_| secure_server(), |told| told.parse().unwrap());
+    let dialler = Dialler::new("secure", &[&format!("https://localhost:{port}")], json!({})).await;
+    let seen = dialler.saw(json!({ "scheme": "https", "authority": format!("localhost:{port}") })).await;
+    if told.is_ok() {
+        assert_eq!(seen, "status 200, 6 bytes \"secure\"");
+        return;
+    }
+    assert_eq!(seen, "error ErrorCode::TlsCertificateError");
+    let authority = super::certificates::Certificates::shared().authority().display().to_string();
+    again("s129_tls_is_checked_by_the_systems_authorities", &port.to_string(), &[("SSL_CERT_FILE", authority)]);
 }

@@ -180,7 +180,9 @@ async fn smuggled(stage: &Stage) {
     }
     assert_eq!(web.connections(), 0);
     let seen = saw(stage, &sink, &with(json!([["content-length", "5"]]))).await;
-    assert!(seen.starts_with("error ErrorCode::"), "{seen}");
+    // It may be sent before the guest is caught, and then as long as it said.
+    let is_cut = seen == "status 200, 12 bytes \"5 bytes came\"";
+    assert!(is_cut || seen.starts_with("error ErrorCode::"), "{seen}");
     assert_eq!(saw(stage, &sink, &get(&web, "/")).await, "status 200, 5 bytes \"hello\"");
     assert!(
         web.heads().iter().all(|head| head.starts_with("POST /echo ") || head.starts_with("GET / ")),

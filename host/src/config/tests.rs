@@ -236,7 +236,7 @@ fn wrong_types_missing_keys_and_words() {
         ),
         (
             "collect: { component: c.wasm, grants: { http: ['https://api.example.com/v1'] } }\n",
-            "`collect.grants.http[0]` must be a scheme, a host and perhaps a port, and nothing else, such as `https://api.example.com:443`, found a string (t.yaml:1:50)",
+            "`collect.grants.http[0]` must be a scheme, a host and perhaps a port, and nothing else, such as `https://api.example.com:443`, found a string (t.yaml:1:48)",
         ),
         (
             "collect: { component: c.wasm, grants: { http_addresses: [10.1.2.3/24] } }\n",

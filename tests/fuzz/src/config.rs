@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tidegate::config::{Config, Configured, Environment, MAX_SINKS, parse};
 use tidegate::model::{Fault, Owner};
+use tidegate::plugin::Origin;
 use tidegate::sink;
 
 /// Ends the file's text.
@@ -49,9 +50,17 @@ fn tells_no_secret(fault: &Fault) {
 fn sound(config: &Config) {
     assert!((1..=MAX_SINKS).contains(&config.sinks.names().count()));
     assert!(!config.kafka.topics().is_empty() && !config.kafka.group.is_empty());
-    let plugins = config.sinks.plugin.values().map(|sink| &sink.options).chain(&config.collect);
-    for limit in plugins.flat_map(|plugin| plugin.limits.all()) {
-        assert_eq!(limit.out_of_bounds(), None, "{}", limit.key);
+    for plugin in config.sinks.plugin.values().map(|sink| &sink.options).chain(&config.collect) {
+        for limit in plugin.limits.all() {
+            assert_eq!(limit.out_of_bounds(), None, "{}", limit.key);
+        }
+        for origin in &plugin.grants.http {
+            // What a `check` shows grants the same when it is written into the configuration.
+            let shown = origin.to_string();
+            assert!(!shown.contains(['@', '*', '\\', '?', '#']) && !shown.contains(char::is_whitespace), "{shown}");
+            let again = serde_json::from_value::<Origin>(shown.clone().into());
+            assert!(again.is_ok_and(|again| again == *origin), "{shown}");
+        }
     }
     let seconds = [
         config.checkpoint.interval_seconds,
@@ -85,7 +94,11 @@ fn make(config: &Config) {
     let inherited =
         sink::kafka::Inherited { brokers: config.kafka.brokers.joined(), properties: config.kafka.properties.clone() };
     each(&config.sinks.kafka, |_, options| sink::kafka::KafkaSink::new(options.clone(), &inherited), |_| Vec::new());
-    each(&config.sinks.postgres, sink::postgres::PostgresSink::new, |it| [&[it.table.clone()], &it.key[..]].concat());
-    each(&config.sinks.mongo, sink::mongo::MongoSink::new, |it| [&[it.collection.clone()], &it.key[..]].concat());
+    each(&config.sinks.postgres, sink::postgres::PostgresSink::new, |it| {
+        [std::slice::from_ref(&it.table), &it.key].concat()
+    });
+    each(&config.sinks.mongo, sink::mongo::MongoSink::new, |it| {
+        [std::slice::from_ref(&it.collection), &it.key].concat()
+    });
     each(&config.sinks.redis, sink::redis::RedisSink::new, |_| Vec::new());
 }

@@ -1,5 +1,8 @@
 //! The plugin runtime of the targets, with a cache and files of their own.
 
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
@@ -8,10 +11,13 @@ use tidegate::plugin::{Compiler, Plugins};
 /// Where the plugin stands in its configuration.
 pub const PLACE: &str = "collect";
 
-/// This process's folder. Runs one after the other would only fill the disk with folders, so the name is its own again.
+/// A test's folder is the test's; a fuzzer's is its process's own.
 static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
-    let folder = std::env::temp_dir().join(format!("tidegate-fuzz-{}", std::process::id()));
-    std::fs::create_dir_all(folder.join("cache")).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let folder = match option_env!("CARGO_TARGET_TMPDIR") {
+        Some(tests) => Path::new(tests).join("fuzz"),
+        None => std::env::temp_dir().join(format!("tidegate-fuzz-{}", std::process::id())),
+    };
+    std::fs::create_dir_all(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
     folder
 });
 
@@ -35,7 +41,8 @@ pub fn file(name: &str, bytes: &[u8]) -> PathBuf {
     path
 }
 
-/// Writes a file.
+/// Writes a file that nobody else may write.
 pub fn write(path: &Path, bytes: &[u8]) {
-    std::fs::write(path, bytes).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let opened = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
+    opened.and_then(|mut file| file.write_all(bytes)).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
 }

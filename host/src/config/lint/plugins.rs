@@ -79,6 +79,7 @@ impl Lint<'_> {
         }
         let configured: Vec<String> = self.config.sinks.names().map(|(kind, name)| format!("{kind}/{name}")).collect();
         for name in names.iter().filter(|name| !configured.contains(name)) {
+            let name = self.shown(name);
             let known: Vec<&str> = configured.iter().map(String::as_str).collect();
             let words = format!("`{key_name}` names `{name}`, which is no sink");
             self.find("C019", &as_strs(key), &words, &format!("the sinks are {}", listed(&known, "and")));

@@ -24,8 +24,8 @@ pub const SUBCOMMAND: &str = "compile-component";
 pub const INVALID: u8 = 2;
 /// The code with which it ends when its memory is spent.
 pub const SPENT: u8 = 1;
-/// Most bytes of compiled code; native code is a few times as large as what it is compiled from.
-const CODE_BYTES: u64 = 2 << 30;
+/// Most bytes of native code that are taken from a child. It is a few times as large as what it is compiled from.
+const CODE_BYTES: u64 = 1 << 30;
 /// Most bytes of what a child may complain.
 const COMPLAINT_BYTES: u64 = 16 << 10;
 /// Most threads of a child.
@@ -124,7 +124,7 @@ impl About<'_> {
 
     fn judge(&self, status: ExitStatus, code: Vec<u8>, complaint: &[u8]) -> Result<Vec<u8>, Fault> {
         let words = printable(String::from_utf8_lossy(complaint).trim(), WORDS_BYTES);
-        if status.success() && code.len() as u64 <= CODE_BYTES {
+        if status.success() {
             return Ok(code);
         }
         let spent = words.starts_with("memory allocation of ");
@@ -164,11 +164,16 @@ async fn talk(mut child: Child, bytes: &[u8]) -> std::io::Result<(ExitStatus, Ve
             // A child that ends before it has read everything says why by itself.
             let _ = input.write_all(bytes).await;
         }
+        Ok(())
     };
     let take = async {
-        match output {
-            Some(output) => output.take(CODE_BYTES + 1).read_to_end(&mut code).await.map(|_| ()),
-            None => Ok(()),
+        if let Some(output) = output {
+            output.take(CODE_BYTES + 1).read_to_end(&mut code).await?;
+        }
+        match code.len() as u64 > CODE_BYTES {
+            // The child is ended with the future that holds it.
+            true => Err(std::io::Error::other(format!("it becomes more than {} MiB of native code", CODE_BYTES >> 20))),
+            false => Ok(()),
         }
     };
     let hear = async {
@@ -177,9 +182,7 @@ async fn talk(mut child: Child, bytes: &[u8]) -> std::io::Result<(ExitStatus, Ve
             None => Ok(()),
         }
     };
-    let ((), taken, heard) = tokio::join!(give, take, hear);
-    taken?;
-    heard?;
+    tokio::try_join!(give, take, hear)?;
     Ok((child.wait().await?, code, complaint))
 }
 

@@ -193,7 +193,7 @@ fn first_word(statement: &str) -> &str {
         rest = if let Some(comment) = rest.strip_prefix("--") {
             comment.split_once('\n').map_or("", |(_, rest)| rest)
         } else if let Some(comment) = rest.strip_prefix("/*") {
-            comment.split_once("*/").map_or("", |(_, rest)| rest)
+            behind_comment(comment)
         } else if let Some(inner) = rest.strip_prefix('(') {
             inner
         } else {
@@ -203,6 +203,22 @@ fn first_word(statement: &str) -> &str {
     }
     let end = rest.find(|letter: char| !letter.is_ascii_alphabetic()).unwrap_or(rest.len());
     rest.get(..end).unwrap_or_default()
+}
+
+/// What stands behind a comment whose `/*` was read. To the server comments nest.
+fn behind_comment(mut rest: &str) -> &str {
+    let mut open = 1_u32;
+    while open > 0 {
+        let Some(mark) = rest.find(['/', '*']) else { return "" };
+        rest = rest.get(mark..).unwrap_or_default();
+        let (length, opened) = match rest.get(..2) {
+            Some("/*") => (2, open.saturating_add(1)),
+            Some("*/") => (2, open - 1),
+            _ => (1, open),
+        };
+        (rest, open) = (rest.get(length..).unwrap_or_default(), opened);
+    }
+    rest
 }
 
 #[cfg(test)]
@@ -216,6 +232,10 @@ mod tests {
         assert_eq!(first_word("  -- why\n /* and */ (select 1)"), "select");
         assert_eq!(first_word("COPY t FROM '/etc/passwd'"), "COPY");
         assert_eq!(first_word("-- nothing"), "");
+        assert_eq!(first_word("/* /* */ CREATE */ SET ROLE x"), "SET");
+        assert_eq!(first_word("/**/*/ /*€/*/**/*/ CREATE */ /*/ */ LISTEN c"), "");
+        assert_eq!(first_word("/*€/*/**/*/ CREATE */ /*/ */ LISTEN c"), "LISTEN");
+        assert_eq!(first_word("/* /* */ SELECT 1"), "");
         for refused in ["COMMIT", "rollback", "SET ROLE x", "LISTEN c", "COPY t TO STDOUT", "PREPARE q AS SELECT 1", ""]
         {
             assert!(Statement::read(refused, "[]").is_err(), "{refused}");

@@ -115,7 +115,10 @@ impl Sending {
 
 /// What the guest is told of an answer that breaks off.
 pub(super) fn broken(error: &reqwest::Error) -> Error {
-    lower(error).unwrap_or(Error::HttpResponseIncomplete)
+    match lower(error) {
+        None | Some(Error::ConnectionTerminated) => Error::HttpResponseIncomplete,
+        Some(error) => error,
+    }
 }
 
 /// What the connection or TLS has against it.
@@ -125,14 +128,17 @@ fn lower(error: &reqwest::Error) -> Option<Error> {
         TimedOut, UnexpectedEof,
     };
     causes(error).find_map(|cause| {
+        let mut cause = cause;
+        // An error of input and output does not name what it was made of among its causes.
+        while let Some(inner) = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref)
+            && (inner.is::<io::Error>() || inner.is::<TlsError>())
+        {
+            cause = inner;
+        }
         if let Some(error) = cause.downcast_ref::<TlsError>() {
             return Some(tls(error));
         }
-        let error = cause.downcast_ref::<io::Error>()?;
-        if let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<TlsError>()) {
-            return Some(tls(error));
-        }
-        match error.kind() {
+        match cause.downcast_ref::<io::Error>()?.kind() {
             ConnectionRefused => Some(Error::ConnectionRefused),
             ConnectionReset | ConnectionAborted | BrokenPipe | UnexpectedEof => Some(Error::ConnectionTerminated),
             HostUnreachable | NetworkUnreachable => Some(Error::DestinationUnavailable),
