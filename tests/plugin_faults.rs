@@ -3,7 +3,7 @@
 //!
 //! An attack is a function over a [`stage::Stage`]; the macro [`attacks`] makes it a test and a row of [`EVERY`].
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "tests")]
 
 use std::pin::Pin;
 

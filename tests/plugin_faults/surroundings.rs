@@ -38,9 +38,9 @@ async fn variables(stage: &Stage) {
 /// Two instances in one process, of which one was granted a variable.
 async fn another_variable(stage: &Stage) {
     let look = [json!({ "do": "look" })];
-    let granted = prowler::start(stage, json!({ "grants": { "environment": ["CARGO_PKG_NAME"] } })).await;
+    let granted = prowler::start(stage, json!({ "grants": { "environment": ["PATH"] } })).await;
     let other = prowler::start(stage, json!({})).await;
-    assert!(told(stage, &granted, &look).await[0].contains("CARGO_PKG_NAME"));
+    assert!(told(stage, &granted, &look).await[0].contains("PATH"));
     assert_eq!(told(stage, &other, &look).await, ["ok variables []; arguments []; directory None"]);
     let fault = stage.sink(&guest("prowler"), json!({ "grants": { "environment": ["HOME=x"] } })).await.err().unwrap();
     assert!(fault.message.contains("names `HOME=x`, which is not set"), "{fault}");
