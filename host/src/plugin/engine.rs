@@ -9,7 +9,7 @@ use wasmtime::component::{HasSelf, Linker};
 use wasmtime::{Config, EngineWeak};
 
 use super::bindings::tidegate::plugin::{log, metrics, postgres};
-use super::grants::{files, http, sockets};
+use super::grants::{files, http, sockets, words};
 use super::imports::State;
 use crate::model::Fault;
 
@@ -83,6 +83,7 @@ fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     files::add_to_linker(&mut linker)?;
     sockets::add_to_linker(&mut linker)?;
+    words::add_to_linker(&mut linker)?;
     http::add_to_linker(&mut linker)?;
     log::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;
     metrics::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;

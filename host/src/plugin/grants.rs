@@ -13,6 +13,7 @@ use crate::sink::Queries;
 pub(crate) mod files;
 pub(crate) mod http;
 pub(crate) mod sockets;
+pub(crate) mod words;
 
 /// The WASI context of one instance: clocks and randomness always, directories and variables as granted, sockets never.
 pub(crate) fn context(grants: &Grants, place: &str, base: &Path, output: &Arc<Output>) -> Result<WasiCtx, Fault> {

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
+use serde_json::{Value, json};
 use tidegate::collect::{Collect as _, Collected};
 use tidegate::model::{Batch, CallError, Owner, Payload, SinkKind, TopicPartition};
 use tidegate::pipeline::route::Routes;
@@ -14,7 +15,7 @@ use tidegate::plugin::{Options, PluginCollector};
 use tidegate::sink::Queries;
 
 use super::dlq::round_trip;
-use super::plugins::{PLACE, plugins};
+use super::plugins::{PLACE, file, plugins};
 use super::runtime::wait_for;
 
 /// Longest input: what follows it in the guest's memory is the host's batch.
@@ -28,23 +29,34 @@ const BYTES: usize = 1 << 20;
 
 const GUEST: &str = include_str!("collect.wat");
 
-static COLLECTOR: LazyLock<PluginCollector> = LazyLock::new(|| {
+/// The sinks that a collector with a grant may write to.
+const ALLOWED: [(SinkKind, &str); 3] =
+    [(SinkKind::Kafka, "results"), (SinkKind::Plugin, "results"), (SinkKind::Filesystem, "results")];
+
+/// One that may write to every sink, and one that may not.
+static FREE: LazyLock<PluginCollector> = LazyLock::new(|| start(json!({})));
+static BOUND: LazyLock<PluginCollector> =
+    LazyLock::new(|| start(json!({ "allowed_sinks": ALLOWED.map(|(kind, name)| format!("{kind}/{name}")) })));
+
+fn start(grants: Value) -> PluginCollector {
     let started = wait_for(async {
-        let component =
-            super::plugins::file("collect.wasm", &wat::parse_str(GUEST).unwrap_or_else(|error| panic!("{error}")));
-        let options: Options = serde_json::from_value(serde_json::json!({
-            "component": component,
+        let guest = wat::parse_str(GUEST).unwrap_or_else(|error| panic!("{error}"));
+        let options = json!({
+            "component": file("collect.wasm", &guest),
             "limits": {
-                "memory_mebibytes": 1, "payloads_per_call": PAYLOADS, "payload_mebibytes_per_call": BYTES >> 20,
+                "memory_mebibytes": 1,
+                "payloads_per_call": PAYLOADS,
+                "payload_mebibytes_per_call": BYTES >> 20,
                 "hostcall_mebibytes": 16,
             },
-        }))
-        .unwrap_or_else(|error| panic!("{error}"));
+            "grants": grants,
+        });
+        let options: Options = serde_json::from_value(options).unwrap_or_else(|error| panic!("{error}"));
         let artifact = plugins().load(PLACE, &options, Path::new("/")).await?;
         PluginCollector::start(artifact, &options, &Queries::new()).await
     });
     started.unwrap_or_else(|fault| panic!("{fault}"))
-});
+}
 
 /// S64, S131: what cannot be true is the plugin's fault and nothing of it counts; what counts is within every bound.
 pub fn run(data: &[u8]) {
@@ -55,8 +67,11 @@ pub fn run(data: &[u8]) {
     batch.push(40, 1_700_000_000_000, Some(b"key"), Some(data));
     (1..ROWS).for_each(|row| batch.push(40 + i64::from(row), -1, None, None));
     let batch = Arc::new(batch);
-    match wait_for(COLLECTOR.collect(&batch)) {
-        Ok(collected) => count(&batch, collected),
+    // Whichever: the last byte is of no list's head.
+    let bound = data.last().is_some_and(|byte| byte % 2 == 1);
+    let collector = if bound { &BOUND } else { &FREE };
+    match wait_for(collector.collect(&batch)) {
+        Ok(collected) => count(&batch, collected, bound),
         Err(CallError::Backpressure(wait)) => assert!(wait.as_secs() <= 3600, "{wait:?}"),
         // The guest's own word for what it talks to.
         Err(CallError::Retry(fault)) => assert_eq!(fault.owner, Owner::Destination, "{fault:?}"),
@@ -67,7 +82,7 @@ pub fn run(data: &[u8]) {
     }
 }
 
-fn count(batch: &Batch, collected: Collected) {
+fn count(batch: &Batch, collected: Collected, bound: bool) {
     let Collected::Payloads { payloads, failed } = collected else { panic!("a plugin passes nothing through") };
     let named: BTreeSet<u32> = failed.iter().map(|failure| failure.index).collect();
     assert!(named.len() == failed.len() && named.iter().all(|row| *row < ROWS), "{failed:?}");
@@ -80,6 +95,12 @@ fn count(batch: &Batch, collected: Collected) {
     assert!(all().count() as u64 <= PAYLOADS, "{} payloads", all().count());
     assert!(all().map(bytes).sum::<usize>() <= BYTES, "{} bytes", all().map(bytes).sum::<usize>());
     assert!(all().all(|payload| payload.index < ROWS));
+    for (kind, list) in payloads.iter().filter(|_| bound) {
+        let may = |payload: &&Payload| {
+            ALLOWED.iter().any(|(known, name)| known == kind && (payload.sink.is_empty() || payload.sink == *name))
+        };
+        assert!(list.iter().all(|payload| may(&payload)), "{kind}: {list:?}");
+    }
     let sinks = SinkKind::ALL.map(|kind| (kind, "results"));
     let routes = Routes::new(sinks.into_iter().chain([(SinkKind::Kafka, "alerts")]));
     let given = all().count();
