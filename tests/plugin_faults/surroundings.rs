@@ -108,7 +108,7 @@ async fn twins(stage: &Stage) {
     assert_eq!(told(stage, &first, &[remember("mine")]).await, ["ok "]);
     assert_eq!(told(stage, &second, &[remember("yours")]).await, ["ok "], "nothing of the other's memory");
     assert_eq!(told(stage, &first, &[remember("")]).await, ["ok mine"]);
-    assert_eq!(told(stage, &first, &[read.clone()]).await, [format!("ok {}", one.display())]);
+    assert_eq!(told(stage, &first, std::slice::from_ref(&read)).await, [format!("ok {}", one.display())]);
     assert_eq!(told(stage, &second, &[read]).await, [format!("ok {}", other.display())]);
     // One of them dies, and the other still knows what it knew.
     let hoard = json!({ "do": "hoard", "what": "clocks", "most": 100_000 });

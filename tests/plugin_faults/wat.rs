@@ -12,12 +12,8 @@ use wit_parser::Resolve;
 
 /// Where 64 zeros stand.
 pub(crate) const FINE: u32 = 1024;
-/// From where on memory is free for a body, up to [`HEAP`].
-pub(crate) const FREE: u32 = 4096;
 /// Where what the host hands over is put.
 const HEAP: u32 = 2 << 16;
-/// What arms a guest from its first call on.
-pub(crate) const ARMED: &str = r#"{ "options": { "armed": true } }"#;
 
 const CONTRACT: &str = include_str!("../../wit/plugin.wit");
 /// As much of WASI 0.2 as the guests use.
