@@ -244,7 +244,7 @@ fn every_test_named_as_proof_is_there() {
             let is_proof = name.split('_').count() > 3 && name.bytes().all(|b| b == b'_' || b.is_ascii_alphanumeric());
             if is_proof && name.bytes().all(|b| !b.is_ascii_uppercase()) {
                 // A test of its own, or a row of the list of attacks.
-                let known = [format!("fn {name}("), format!("    {name} = ")];
+                let known = [format!("fn {name}("), format!("    {name} =")];
                 let known = sources.iter().any(|source| known.iter().any(|known| source.contains(known)));
                 assert!(known, "{} names `{name}`, which is no test", page.display());
                 named += 1;

@@ -19,6 +19,7 @@ attacks! {
     more_failures_in_flush_than_rows_added = flush(),
     a_payload_of_a_row_that_is_not_there = payload(5, "csv", "a payload for plugin: it names row 5 of 1, counted from 0"),
     a_payload_for_a_sink_type_that_is_not_there = payload(0, "ftp\n/x", "a payload for `ftp\\n/x`: no sink type has that name"),
+    a_payload_for_a_sink_that_it_may_not_use = barred(),
     a_window_of_records_that_it_has_not_seen = window(),
     more_payloads_than_one_call_may_yield = many_payloads(),
     more_bytes_than_one_call_may_yield = large_payloads(),
@@ -95,6 +96,25 @@ async fn payload(stage: &Stage, index: u32, sink: &str, how: &str) {
     let guest = answers(Wat::collector().memory("8"), "collect", &payloads(index, sink, 0, 1));
     let fault = stage.stopped_in_collect(&guest, json!({})).await;
     broke(stage, fault, "collect", how).await;
+}
+
+/// The record is rejected whole, and the instance lives: what it wanted is no fault of the call.
+async fn barred(stage: &Stage) {
+    let guest = answers(Wat::collector().memory("8"), "collect", &payloads(0, "kafka/billing", 0, 1)).build();
+    let grants = json!({ "grants": { "allowed_sinks": ["kafka/results"] } });
+    let collector = stage.collector(&stage.component(&guest), grants).await.unwrap();
+    for _ in 0..2 {
+        let answer = collector.collect(&stage.records(&["!"])).await.unwrap();
+        let reason = "SinkNotAllowedError: `collect.grants.allowed_sinks` does not name `kafka/billing`";
+        let failed = vec![tidegate::model::Failure::reject(0, reason)];
+        assert_eq!(answer, tidegate::collect::Collected::Payloads { payloads: vec![], failed });
+    }
+    let label = stage.label();
+    let line = format!(
+        "WARN plugin: `{label}` was refused: payloads for `kafka/billing`: `collect.grants.allowed_sinks` would have to name it, as \
+         `type/name` plugin=\"{label}\""
+    );
+    assert_eq!(stage.log(), [line.clone(), line]);
 }
 
 async fn window(stage: &Stage) {

@@ -6,6 +6,7 @@ use tidegate::sink::Sink;
 use crate::machine::open_below;
 use crate::prowler;
 use crate::stage::{Stage, trapped};
+use crate::wat::Wat;
 
 attacks! {
     files_opened_without_end = hoard("files"),
@@ -13,6 +14,7 @@ attacks! {
     streams_of_files_opened_without_end = hoard("file-streams"),
     clocks_set_without_end = hoard("clocks"),
     outputs_opened_without_end = hoard("outputs"),
+    resources_of_its_own_without_end = own(),
 }
 
 const HANDLES: usize = 100;
@@ -51,5 +53,19 @@ async fn hoard(stage: &Stage, what: &str) {
     assert_eq!(prowler::told(stage, &sink, &[step]).await, ["ok 10 held"]);
     drop(sink);
     assert_eq!(open_below(&folder), 0);
+    stage.is_silent();
+}
+
+/// What a guest makes of its own lies in the host's tables all the same.
+async fn own(stage: &Stage) {
+    let things = "attack:guest/things";
+    let guest = Wat::sink()
+        .package("interface things { resource thing; }", "export things;")
+        .import_only(&format!("[export]{things}"), "[resource-new]thing", "new", "(param i32) (result i32)")
+        .on("deliver", "(loop $more (drop (call $new (i32.const 1))) (br $more))");
+    let more = json!({ "limits": { "handles": HANDLES, "call_timeout_seconds": 5.0 } });
+    let fault = stage.stopped_in_deliver(&guest, more).await;
+    let message = "`{}` wanted more than its 100 handles in `deliver`, and was stopped";
+    stage.said(&fault, message, "if that is legitimate, raise `<place>.limits.handles`");
     stage.is_silent();
 }
