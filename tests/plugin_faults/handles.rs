@@ -62,7 +62,14 @@ async fn own(stage: &Stage) {
     let guest = Wat::sink()
         .package("interface things { resource thing; }", "export things;")
         .import_only(&format!("[export]{things}"), "[resource-new]thing", "new", "(param i32) (result i32)")
-        .on("deliver", "(loop $more (drop (call $new (i32.const 1))) (br $more))");
+        .with("(global $left (mut i32) (i32.const 1000))")
+        .on(
+            "deliver",
+            "(loop $more
+                (drop (call $new (i32.const 1)))
+                (global.set $left (i32.sub (global.get $left) (i32.const 1)))
+                (br_if $more (global.get $left)))",
+        );
     let more = json!({ "limits": { "handles": HANDLES, "call_timeout_seconds": 5.0 } });
     let fault = stage.stopped_in_deliver(&guest, more).await;
     let message = "`{}` wanted more than its 100 handles in `deliver`, and was stopped";

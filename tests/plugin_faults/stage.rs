@@ -39,9 +39,9 @@ pub(crate) fn plugins() -> &'static Arc<Plugins> {
         .get_or_init(|| Plugins::new(Some(compiled()), Compiler::Child(env!("CARGO_BIN_EXE_tidegate").into())).unwrap())
 }
 
-/// The cache of compiled components.
+/// The cache of compiled components, apart from the one of other tests, whose entries so many attackers would push out.
 pub(crate) fn compiled() -> PathBuf {
-    Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled")
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("attackers")
 }
 
 /// What an attack has at hand.

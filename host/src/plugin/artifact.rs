@@ -20,8 +20,6 @@ pub mod compile;
 pub(crate) use cache::Cache;
 pub(crate) use compile::Compiler;
 
-/// Largest file that can be allowed as a component, in MiB. Python's are some 20 MiB.
-pub(crate) const COMPONENT_MEBIBYTES: u64 = 1024;
 const MAGIC: &[u8] = b"\0asm";
 /// What follows the magic number in a core module, and in a component.
 const CORE_MODULE: [u8; 4] = [1, 0, 0, 0];

@@ -6,7 +6,6 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::artifact::COMPONENT_MEBIBYTES;
 use super::report::Deadline;
 use crate::model::Fault;
 
@@ -14,6 +13,8 @@ use crate::model::Fault;
 pub(crate) const MEBIBYTE: u64 = 1 << 20;
 /// What 32-bit WebAssembly can address, in MiB: no limit in MiB is larger.
 const MEBIBYTES: RangeInclusive<u64> = 1..=4096;
+/// Largest file that can be allowed as a component, in MiB. Python's are some 20 MiB.
+pub(crate) const COMPONENT_MEBIBYTES: u64 = 1024;
 /// Shortest and longest time limit, in seconds; a guest's time is measured in steps of the first.
 const SECONDS: RangeInclusive<f64> = 0.01..=3600.0;
 

@@ -12,10 +12,9 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 
-use super::COMPONENT_MEBIBYTES;
 use crate::model::Fault;
 use crate::plugin::engine;
-use crate::plugin::limits::{Limits, MEBIBYTE};
+use crate::plugin::limits::{COMPONENT_MEBIBYTES, Limits, MEBIBYTE};
 use crate::plugin::report::{WORDS_BYTES, printable};
 
 /// The hidden subcommand that a child is started with.
