@@ -4,7 +4,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -19,12 +19,21 @@ struct Seen {
     heads: Mutex<Vec<String>>,
     connections: AtomicUsize,
     open: AtomicUsize,
+    over: AtomicBool,
 }
 
-/// The server; it listens for as long as the process lives.
+/// The server; it listens until it is let go of.
 pub struct Web {
     pub address: SocketAddr,
     seen: Arc<Seen>,
+}
+
+impl Drop for Web {
+    fn drop(&mut self) {
+        self.seen.over.store(true, Ordering::SeqCst);
+        // Whoever waits for a connection gets one, and sees that it was the last.
+        let _ = TcpStream::connect(self.address);
+    }
 }
 
 impl Web {
@@ -41,6 +50,9 @@ impl Web {
         let served = Arc::clone(&seen);
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
+                if served.over.load(Ordering::SeqCst) {
+                    return;
+                }
                 let seen = Arc::clone(&served);
                 seen.connections.fetch_add(1, Ordering::SeqCst);
                 seen.open.fetch_add(1, Ordering::SeqCst);
