@@ -165,9 +165,10 @@ fn read(path: &Path, place: &str, options: &Options) -> Result<(Vec<u8>, String)
     }
     let most = options.limits.component_mebibytes;
     let mut bytes = Vec::new();
-    let limited = std::fs::File::open(path).map_err(cannot)?.take(most.saturating_mul(MEBIBYTE).saturating_add(1));
-    { limited }.read_to_end(&mut bytes).map_err(cannot)?;
-    if bytes.len() as u64 > most.saturating_mul(MEBIBYTE) {
+    let file = std::fs::File::open(path).map_err(cannot)?;
+    // One byte more than it may have, so that it is seen to have more.
+    file.take(most * MEBIBYTE + 1).read_to_end(&mut bytes).map_err(cannot)?;
+    if bytes.len() as u64 > most * MEBIBYTE {
         return Err(Fault::config(format!("`{shown}` is larger than {most} MiB"))
             .hint(format!("if that is legitimate, raise `{place}.limits.component_mebibytes`")));
     }
