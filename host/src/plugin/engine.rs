@@ -81,10 +81,14 @@ pub(crate) fn config() -> Config {
 fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+    // Ours take the place of some of the library's.
+    linker.allow_shadowing(true);
     files::add_to_linker(&mut linker)?;
     sockets::add_to_linker(&mut linker)?;
     words::add_to_linker(&mut linker)?;
     http::add_to_linker(&mut linker)?;
+    linker.allow_shadowing(false);
     log::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;
     metrics::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;
     postgres::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;

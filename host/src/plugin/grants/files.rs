@@ -19,12 +19,10 @@ const PATH_BYTES: usize = 300;
 
 /// Puts the watched files in place of Wasmtime's.
 pub(crate) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
-    linker.allow_shadowing(true);
     types::add_to_linker::<State, Files>(linker, |state| {
         let (output, place) = (Arc::clone(&state.output), Arc::clone(&state.place));
         Watched { files: state.filesystem(), output, place }
     })?;
-    linker.allow_shadowing(false);
     Ok(())
 }
 

@@ -17,11 +17,9 @@ const NAME_BYTES: usize = 300;
 
 /// Puts the refusing sockets in place of Wasmtime's.
 pub(crate) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
-    linker.allow_shadowing(true);
     tcp_create_socket::add_to_linker::<State, Sockets>(linker, refusing)?;
     udp_create_socket::add_to_linker::<State, Sockets>(linker, refusing)?;
     ip_name_lookup::add_to_linker::<State, Sockets>(linker, refusing)?;
-    linker.allow_shadowing(false);
     Ok(())
 }
 

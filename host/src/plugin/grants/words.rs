@@ -7,9 +7,7 @@ use crate::plugin::imports::State;
 
 /// Puts plain words in place of Wasmtime's debugging ones, which name functions of the host where `RUST_BACKTRACE` is set.
 pub(crate) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
-    linker.allow_shadowing(true);
     error::add_to_linker::<State, Words>(linker, |state| Plain(&mut state.table))?;
-    linker.allow_shadowing(false);
     Ok(())
 }
 

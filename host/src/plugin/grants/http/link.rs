@@ -16,18 +16,12 @@ const TYPES: &str = "wasi:http/types@0.2.12";
 /// library takes any length.
 const WORD_BYTES: usize = 1024;
 
-/// Links outgoing HTTP; there is no other way out.
-///
-/// # Errors
-/// When something of the kind is linked already.
+/// Puts the functions with the gaps closed in place of the library's.
 pub(crate) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
-    wasmtime_wasi_http::p2::add_only_http_to_linker_async(linker)?;
-    linker.allow_shadowing(true);
     linker.instance(HANDLER)?.func_wrap("handle", handle)?;
     let mut types = linker.instance(TYPES)?;
     types.func_wrap("[method]outgoing-request.set-method", set_method)?;
     types.func_wrap("[method]outgoing-request.set-authority", set_authority)?;
-    linker.allow_shadowing(false);
     Ok(())
 }
 
