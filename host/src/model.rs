@@ -128,18 +128,21 @@ pub enum FailureKind {
     Retry,
     /// It never will.
     Reject,
-    /// Not written, because the destination cannot be reached or has no room: that says nothing about the row.
-    Away,
+    /// Not written, because the destination cannot be reached, has no room or is locked: that says nothing about the row.
+    Unavailable,
     /// The destination asked to wait this long (S37).
-    Hold(Duration),
+    Backpressure(Duration),
+    /// Not tried, because another row of its batch failed: it is sent again without that one, at once (S79c).
+    NotTried,
 }
 
 impl FailureKind {
-    /// The word for it in dead letters and hooks, which know two: what may succeed later, and what never will.
+    /// The word for it in dead letters and hooks (S79).
     pub fn name(self) -> &'static str {
         match self {
-            Self::Retry | Self::Away | Self::Hold(_) => "retry",
+            Self::Retry | Self::NotTried => "retry",
             Self::Reject => "reject",
+            Self::Unavailable | Self::Backpressure(_) => "unavailable",
         }
     }
 }
@@ -166,14 +169,19 @@ impl Failure {
         Self { index, kind: FailureKind::Retry, reason: reason.into() }
     }
 
-    /// A row that was not written because the destination is away.
-    pub fn away(index: u32, reason: impl Into<String>) -> Self {
-        Self { index, kind: FailureKind::Away, reason: reason.into() }
+    /// A row that was not written because the destination is unavailable.
+    pub fn unavailable(index: u32, reason: impl Into<String>) -> Self {
+        Self { index, kind: FailureKind::Unavailable, reason: reason.into() }
+    }
+
+    /// A row that was not tried because another of its batch failed (S79c).
+    pub fn not_tried(index: u32, reason: impl Into<String>) -> Self {
+        Self { index, kind: FailureKind::NotTried, reason: reason.into() }
     }
 
     /// A row that the destination wants to be asked about later.
-    pub fn hold(index: u32, wait: Duration, reason: impl Into<String>) -> Self {
-        Self { index, kind: FailureKind::Hold(wait), reason: reason.into() }
+    pub fn backpressure(index: u32, wait: Duration, reason: impl Into<String>) -> Self {
+        Self { index, kind: FailureKind::Backpressure(wait), reason: reason.into() }
     }
 }
 
@@ -183,6 +191,8 @@ pub type Answer = Result<Vec<Failure>, CallError>;
 /// What happens to payloads that a sink did not take (S79–S82).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
+    /// What the table says where nothing was chosen (S79a).
+    Default,
     /// Write them to the dead letter queue.
     Dlq,
     /// Ask the sink again, up to `executor.max_retries` times.

@@ -137,7 +137,7 @@ async fn s124_connecting_proves_the_topic() {
 
     let elsewhere = Inherited { brokers: "127.0.0.1:1".into(), ..Inherited::default() };
     let sink = KafkaSink::new(options, &elsewhere).unwrap();
-    let Err(CallError::Retry(fault)) = sink.connect().await else { panic!("a fault to retry was expected") };
+    let Err(CallError::Unknown(fault)) = sink.connect().await else { panic!("a fault to retry was expected") };
     assert!(fault.message.contains("127.0.0.1:1"), "{fault}");
 }
 

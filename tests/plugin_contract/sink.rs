@@ -118,7 +118,7 @@ async fn faults_keep_their_types() {
     let sink = direct(json!({ "options": { "direct": true, "backpressure_milliseconds": 1234 } })).await;
     let answer = async |word: &str| sink.deliver(&records(0, 0, &[word])).await;
     assert_eq!(answer("backpressure").await, Err(CallError::Backpressure(Duration::from_millis(1234))));
-    assert!(matches!(answer("retry-call").await, Err(CallError::Retry(fault)) if fault.owner == Owner::Destination));
+    assert!(matches!(answer("retry-call").await, Err(CallError::Unknown(fault)) if fault.owner == Owner::Destination));
     assert!(matches!(answer("reject-call").await, Err(CallError::Reject(_))));
     let fatal = answer("fatal").await;
     assert!(
@@ -213,11 +213,11 @@ async fn setup_and_connect_fail_the_start() {
     assert_eq!((fault.owner, fault.message.as_str()), (Owner::Plugin, "`plugin/faulty` trapped in `setup`"));
 
     let sink = faulty_sink(json!({ "options": { "connect": "retry-call" } })).await.unwrap();
-    assert!(matches!(sink.connect().await, Err(CallError::Retry(fault)) if fault.owner == Owner::Destination));
+    assert!(matches!(sink.connect().await, Err(CallError::Unknown(fault)) if fault.owner == Owner::Destination));
     let sink = faulty_sink(json!({ "options": { "connect": "reject-call" } })).await.unwrap();
     assert!(matches!(sink.connect().await, Err(CallError::Fatal(_))));
     let sink = faulty_sink(json!({ "options": { "connect": "poison" } })).await.unwrap();
-    assert!(matches!(sink.connect().await, Err(CallError::Retry(fault)) if fault.owner == Owner::Plugin));
+    assert!(matches!(sink.connect().await, Err(CallError::Unknown(fault)) if fault.owner == Owner::Plugin));
 }
 
 #[tokio::test]

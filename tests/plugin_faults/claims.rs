@@ -178,7 +178,7 @@ async fn changing(stage: &Stage) {
     let described = sink.description();
     trapped(sink.deliver(&stage.records(&["!"])).await);
     let answer = sink.deliver(&stage.records(&["fine"])).await;
-    let Err(CallError::Retry(fault)) = answer else { panic!("{answer:?}") };
+    let Err(CallError::Unknown(fault)) = answer else { panic!("{answer:?}") };
     assert_eq!(fault.owner, Owner::Plugin);
     stage.said(
         &fault,
@@ -225,7 +225,7 @@ async fn again(stage: &Stage) {
     let sink = stage.sink(&guest("faulty-sink"), json!({ "options": { "direct": true } })).await.unwrap();
     for _ in 0..100 {
         let answer = sink.deliver(&stage.records(&["retry-call"])).await;
-        let Err(CallError::Retry(fault)) = answer else { panic!("{answer:?}") };
+        let Err(CallError::Unknown(fault)) = answer else { panic!("{answer:?}") };
         assert_eq!(fault.owner, Owner::Destination);
         stage.said(&fault, "`{}` asks to try `deliver` again", "");
     }

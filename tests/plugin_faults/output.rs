@@ -214,7 +214,7 @@ async fn reason(stage: &Stage) {
         .on("deliver", "(return (i32.const 4096))")
         .build();
     let sink = stage.sink(&stage.component(&guest), json!({})).await.unwrap();
-    let Err(CallError::Retry(fault)) = sink.deliver(&stage.records(&["!"])).await else { panic!("no fault") };
+    let Err(CallError::Unknown(fault)) = sink.deliver(&stage.records(&["!"])).await else { panic!("no fault") };
     assert_eq!(fault.causes, ["no\\nERROR tidegate: \\u{1b}[31mall is lost"]);
     assert_eq!(sink.deliver(&stage.records(&["fine"])).await, Ok(vec![]));
     stage.is_silent();

@@ -185,7 +185,7 @@ pub(crate) fn waited<T: Debug>(answer: Result<T, CallError>) -> Fault {
 #[track_caller]
 pub(crate) fn unborn<T: Debug>(answer: Result<T, CallError>) -> Fault {
     match answer {
-        Err(CallError::Retry(fault)) => fault,
+        Err(CallError::Unknown(fault)) => fault,
         other => panic!("not to be tried again: {other:?}"),
     }
 }

@@ -265,7 +265,7 @@ async fn s76a_a_row_that_comes_again_holds_back_its_key_and_no_other() {
     let failures = deliver(&sink, batch(rows)).await;
     let first = failures[0].index;
     assert!(first == 0 || first == 2, "{failures:?}");
-    assert_eq!(kinds(&failures), [(first, FailureKind::Retry), (first + 1, FailureKind::Hold(Duration::ZERO))]);
+    assert_eq!(kinds(&failures), [(first, FailureKind::Retry), (first + 1, FailureKind::Backpressure(Duration::ZERO))]);
     assert!(failures[0].reason.contains("`500 Internal Server Error`"), "{failures:?}");
     let waits = format!("not sent, because it waits for orders[3]@{}: ", 40 + first);
     assert!(failures[1].reason.starts_with(&waits), "{failures:?}");
@@ -285,7 +285,7 @@ async fn s112_s113_the_status_decides() {
         let sink = sink(&http.url("taken", &format!("status/{code}")), json!({}));
         assert_eq!(deliver(&sink, numbers(3)).await, [], "{code}");
     }
-    let one_second = FailureKind::Hold(Duration::from_secs(1));
+    let one_second = FailureKind::Backpressure(Duration::from_secs(1));
     for (code, kind) in [
         (301, FailureKind::Reject),
         (302, FailureKind::Reject),
@@ -337,13 +337,16 @@ async fn s113_retry_after_is_a_wait_for_all_that_is_not_sent_yet() {
         let sink = sink(&http.url(&test, &format!("retry-after/{code}/2/7")), json!({ "concurrency": 2 }));
         let failures = deliver(&sink, numbers(20)).await;
         assert_eq!(failures.len(), 20);
-        assert!(failures.iter().all(|one| one.kind == FailureKind::Hold(Duration::from_secs(7))), "{failures:?}");
+        assert!(
+            failures.iter().all(|one| one.kind == FailureKind::Backpressure(Duration::from_secs(7))),
+            "{failures:?}"
+        );
         assert_eq!(http.requests(&test).await.len(), 2);
         assert_eq!(deliver(&sink, numbers(20)).await, []);
     }
     let date = httpdate_in(Duration::from_secs(120));
     let url = answering(format!("HTTP/1.1 503 Busy\r\nRetry-After: {date}\r\nContent-Length: 0\r\n\r\n")).await;
-    let FailureKind::Hold(wait) = failure(&url, json!({})).await.kind else { panic!() };
+    let FailureKind::Backpressure(wait) = failure(&url, json!({})).await.kind else { panic!() };
     assert!(wait > Duration::from_secs(100) && wait <= Duration::from_secs(120), "{wait:?}");
 }
 
@@ -392,15 +395,15 @@ async fn after_the_request_was_sent_no_answer_means_unknown() {
 #[tokio::test]
 async fn s41_what_cannot_be_reached_is_away_and_nothing_was_sent() {
     let refused = failure(&format!("http://127.0.0.1:{}/x", free_port()), json!({})).await;
-    assert_eq!(refused.kind, FailureKind::Away);
+    assert_eq!(refused.kind, FailureKind::Unavailable);
     assert!(refused.reason.contains("cannot be reached") && refused.reason.contains("refused"), "{refused:?}");
     let unknown = failure("http://no-such-host.invalid/x", json!({})).await;
-    assert_eq!(unknown.kind, FailureKind::Away, "{unknown:?}");
+    assert_eq!(unknown.kind, FailureKind::Unavailable, "{unknown:?}");
     // Taken by the system, but never by a program: TLS cannot begin.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = silent.local_addr().unwrap();
     let silent = failure(&format!("https://{address}/"), json!({ "timeout_seconds": 1 })).await;
-    assert_eq!(silent.kind, FailureKind::Away, "{silent:?}");
+    assert_eq!(silent.kind, FailureKind::Unavailable, "{silent:?}");
 
     let mut own = Http::start();
     let sink = sink(&own.url("restarted", "ok"), json!({}));
@@ -409,8 +412,11 @@ async fn s41_what_cannot_be_reached_is_away_and_nothing_was_sent() {
     let failures = deliver(&sink, numbers(40)).await;
     assert_eq!(failures.len(), 40);
     // A connection that was kept may be noticed as gone only while a request is written to it.
-    assert!(failures.iter().any(|one| one.kind == FailureKind::Away), "{failures:?}");
-    assert!(failures.iter().all(|one| matches!(one.kind, FailureKind::Away | FailureKind::Retry)), "{failures:?}");
+    assert!(failures.iter().any(|one| one.kind == FailureKind::Unavailable), "{failures:?}");
+    assert!(
+        failures.iter().all(|one| matches!(one.kind, FailureKind::Unavailable | FailureKind::Retry)),
+        "{failures:?}"
+    );
     own.restart();
     assert_eq!(deliver(&sink, numbers(2)).await, []);
 }
@@ -463,7 +469,7 @@ async fn tls_believes_the_named_authority_and_no_other() {
     let (stranger, _) = self_signed("stranger");
     for options in [believing(&stranger), json!({})] {
         let failure = failure(&url, options).await;
-        assert_eq!(failure.kind, FailureKind::Away, "{failure:?}");
+        assert_eq!(failure.kind, FailureKind::Unavailable, "{failure:?}");
         assert!(failure.reason.contains("certificate"), "{failure:?}");
     }
     assert_eq!(http.requests("tls").await.len(), 1);
@@ -483,7 +489,7 @@ async fn tls_shows_the_configured_certificate() {
     assert_eq!(deliver(&sink(&url, json!({ "tls": tls })), numbers(1)).await, []);
     let without = json!({ "tls": { "ca_file": http().ca_file() } });
     let refused = failure(&url, without).await;
-    assert!(matches!(refused.kind, FailureKind::Retry | FailureKind::Away), "{refused:?}");
+    assert!(matches!(refused.kind, FailureKind::Retry | FailureKind::Unavailable), "{refused:?}");
     tls["key_file"] = json!(certificate);
     let fault = made(&url, json!({ "tls": tls })).unwrap_err();
     assert!(fault.message.contains("cannot be read as such"), "{fault}");

@@ -293,7 +293,7 @@ async fn a_killed_server_is_away() {
     server.kill();
     for sink in [&inserting, &replacing] {
         let start = Instant::now();
-        let Err(CallError::Away(fault)) = sink.deliver(&batch).await else { panic!("a dead server took rows") };
+        let Err(CallError::Unavailable(fault)) = sink.deliver(&batch).await else { panic!("a dead server took rows") };
         assert!(start.elapsed() < Duration::from_secs(25) && fault.owner == Owner::Destination, "{fault}");
     }
     server.restart();
@@ -318,7 +318,7 @@ async fn connecting_proves_the_destination_s124() {
     for uri in ["mongodb://user:hunter2@127.0.0.1:1/", &asleep, &login] {
         let start = Instant::now();
         let sink = sink(json!({ "uri": uri, "database": "app" }));
-        let Err(CallError::Away(fault)) = sink.connect().await else { panic!("connected") };
+        let Err(CallError::Unavailable(fault)) = sink.connect().await else { panic!("connected") };
         assert!(start.elapsed() < Duration::from_secs(12), "{fault}");
         assert!(
             fault.owner == Owner::Destination && fault.hint.is_some() && fault.message.contains("/app`"),
@@ -341,7 +341,7 @@ async fn tls_believes_the_named_authority_only() {
     assert_eq!(found(&reader(server, &database).await, doc! { "a": 1 }).await.len(), 1);
     let other = server.ca_file().with_file_name("server.pem");
     for tls in [json!({ "ca_file": other }), json!({})] {
-        let Err(CallError::Away(fault)) = sink(options(tls.clone())).connect().await else { panic!("{tls}") };
+        let Err(CallError::Unavailable(fault)) = sink(options(tls.clone())).connect().await else { panic!("{tls}") };
         assert!(fault.owner == Owner::Destination && fault.to_string().contains("ertificate"), "{fault}");
     }
 }

@@ -93,7 +93,7 @@ fn refusal(answer: Answer) -> String {
 
 fn away(answer: Answer) -> String {
     match answer {
-        Err(CallError::Away(fault)) => {
+        Err(CallError::Unavailable(fault)) => {
             assert_eq!(fault.owner, Owner::Destination);
             let told = fault.to_string();
             assert!(!told.contains("secret") && !told.contains("tidegate:"), "{told}");

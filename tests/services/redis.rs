@@ -51,8 +51,8 @@ async fn until_there(sink: &RedisSink, batch: &Arc<Batch>) -> Vec<Failure> {
     let start = Instant::now();
     loop {
         match sink.deliver(batch).await {
-            Ok(failures) if failures.iter().all(|failure| failure.kind != FailureKind::Away) => return failures,
-            Ok(_) | Err(CallError::Away(_)) => {}
+            Ok(failures) if failures.iter().all(|failure| failure.kind != FailureKind::Unavailable) => return failures,
+            Ok(_) | Err(CallError::Unavailable(_)) => {}
             Err(error) => panic!("{error}"),
         }
         assert!(start.elapsed() < Duration::from_secs(30), "it never came back");
@@ -155,14 +155,14 @@ async fn a_full_server_is_away() {
     server.cli(&["CONFIG", "SET", "maxmemory", "1"]);
     let rows = batch(&[set("a", "1"), (Some(b"old"), None, None), (None, Some(b"1"), None)]);
     let failures = sink.deliver(&rows).await.unwrap();
-    assert_eq!(kinds(&failures), [(0, FailureKind::Away), (2, FailureKind::Reject)]);
+    assert_eq!(kinds(&failures), [(0, FailureKind::Unavailable), (2, FailureKind::Reject)]);
     assert!(failures[0].reason.starts_with("OOM"), "{failures:?}");
     server.cli(&["CONFIG", "SET", "maxmemory", "0"]);
     assert_eq!(kinds(&sink.deliver(&rows).await.unwrap()), [(2, FailureKind::Reject)]);
 
     server.cli(&["REPLICAOF", "127.0.0.1", "1"]);
     let failures = sink.deliver(&batch(&[set("b", "1")])).await.unwrap();
-    assert!(failures[0].kind == FailureKind::Away && failures[0].reason.starts_with("READONLY"), "{failures:?}");
+    assert!(failures[0].kind == FailureKind::Unavailable && failures[0].reason.starts_with("READONLY"), "{failures:?}");
 }
 
 /// A server that was killed is away until it is back, and all rows arrive; the same for one that changed its password.
@@ -179,7 +179,7 @@ async fn a_killed_server_and_a_changed_password_are_away() {
     server.kill();
     let start = Instant::now();
     for _ in 0..3 {
-        let Err(CallError::Away(fault)) = sink.deliver(&rows).await else { panic!("a dead server took rows") };
+        let Err(CallError::Unavailable(fault)) = sink.deliver(&rows).await else { panic!("a dead server took rows") };
         assert!(fault.owner == Owner::Destination && !format!("{fault:?}").contains("hunter2"), "{fault:?}");
     }
     assert!(start.elapsed() < Duration::from_secs(5), "refused connections are no reason to wait");
@@ -201,7 +201,9 @@ async fn a_killed_server_and_a_changed_password_are_away() {
     server.cli(&["-a", "other", "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
     server.cli(&["-a", "other", "FLUSHALL"]);
     for _ in 0..3 {
-        let Err(CallError::Away(fault)) = sink.deliver(&rows).await else { panic!("a wrong password took rows") };
+        let Err(CallError::Unavailable(fault)) = sink.deliver(&rows).await else {
+            panic!("a wrong password took rows")
+        };
         assert!(!format!("{fault:?}").contains("hunter2"), "{fault:?}");
     }
     assert_eq!(server.cli(&["-a", "other", "DBSIZE"]), "0");
@@ -232,7 +234,7 @@ async fn a_server_with_too_many_clients_is_away() {
         .unwrap();
     others.push(redis::Client::open(server.url(0)).unwrap().get_multiplexed_async_connection().await.unwrap());
     for _ in 0..3 {
-        assert!(matches!(sink.deliver(&rows).await, Err(CallError::Away(_))));
+        assert!(matches!(sink.deliver(&rows).await, Err(CallError::Unavailable(_))));
     }
     redis::cmd("CONFIG").arg("SET").arg("maxclients").arg(100).exec_async(&mut admin).await.unwrap();
     assert_eq!(until_there(&sink, &rows).await, []);
@@ -278,7 +280,9 @@ async fn tls_believes_the_named_authority_only() {
 
     let other = server.ca_file().with_file_name("server.pem");
     for options in [json!({ "url": url, "tls": { "ca_file": other } }), json!({ "url": url })] {
-        let Err(CallError::Away(fault)) = self::sink(options.clone()).connect().await else { panic!("{options}") };
+        let Err(CallError::Unavailable(fault)) = self::sink(options.clone()).connect().await else {
+            panic!("{options}")
+        };
         assert!(fault.owner == Owner::Destination && fault.to_string().contains("ertificate"), "{fault}");
     }
     let plain = server.url(0).replace("redis://", "rediss://");
@@ -308,7 +312,7 @@ async fn connecting_proves_the_destination_s124() {
     ] {
         let start = Instant::now();
         let sink = sink(json!({ "url": url }));
-        let Err(CallError::Away(fault)) = sink.connect().await else { panic!("{words}: connected") };
+        let Err(CallError::Unavailable(fault)) = sink.connect().await else { panic!("{words}: connected") };
         assert!(start.elapsed() < Duration::from_secs(11), "{fault}");
         assert!(fault.owner == Owner::Destination && fault.hint.is_some(), "{fault}");
         assert!(fault.to_string().contains(words), "{words}: {fault}");

@@ -100,7 +100,7 @@ impl Collector {
                 0 => CallError::Trap(Fault::plugin("simulated: trap by chance")),
                 1 => CallError::Timeout(fault("a look-up hung")),
                 2 => CallError::BufferLost(Fault::plugin("simulated: replaced in between")),
-                _ => CallError::Retry(fault("a look-up failed")),
+                _ => CallError::Unknown(fault("a look-up failed")),
             });
         }
         Ok(())
@@ -160,7 +160,7 @@ impl Collect for Collector {
                 0 => CallError::Trap(Fault::plugin("simulated: trap")),
                 1 => CallError::Timeout(fault("a look-up hung")),
                 2 => CallError::BufferLost(Fault::plugin("simulated: replaced in between")),
-                _ => CallError::Retry(fault("a look-up failed")),
+                _ => CallError::Unknown(fault("a look-up failed")),
             })
         } else {
             Ok(())

@@ -50,12 +50,12 @@ fn draw(world: &mut World, sink: usize, rows: &[Write]) -> (Vec<Write>, Answer) 
     if world.chance(|weights| weights.call_retry) {
         world.mark("call failed");
         let written = world.random.usize(0..=rows.len());
-        return (rows[..written].to_vec(), Err(CallError::Retry(fault("connection reset"))));
+        return (rows[..written].to_vec(), Err(CallError::Unknown(fault("connection reset"))));
     }
     // Plugins have no word for it, so the buffering sink never says it.
     if sink != 2 && world.chance(|weights| weights.away) {
         world.mark("destination away");
-        return (Vec::new(), Err(CallError::Away(fault("connection refused"))));
+        return (Vec::new(), Err(CallError::Unavailable(fault("connection refused"))));
     }
     if world.chance(|weights| weights.trap) {
         world.mark("trap");
@@ -77,11 +77,11 @@ fn draw(world: &mut World, sink: usize, rows: &[Write]) -> (Vec<Write>, Answer) 
             failures.push(Failure::retry(index, "simulated"));
         } else if sink == 0 && world.chance(|weights| weights.row_away) {
             world.mark("row not written, destination away");
-            failures.push(Failure::away(index, "simulated"));
+            failures.push(Failure::unavailable(index, "simulated"));
         } else if sink == 0 && world.chance(|weights| weights.row_hold) {
             world.mark("row held");
             let wait = Duration::from_millis(world.random.u64(0..2_000));
-            failures.push(Failure::hold(index, wait, "simulated"));
+            failures.push(Failure::backpressure(index, wait, "simulated"));
         } else {
             written.push(*row);
         }
@@ -160,7 +160,7 @@ impl Sink for Direct {
             world.mark("sync failed");
             world.claims[claim].excused = true;
             world.lose_unsynced(self.host.member, at);
-            return Err(CallError::Retry(fault("fsync failed")));
+            return Err(CallError::Unknown(fault("fsync failed")));
         }
         world.synced(self.host.member, at);
         Ok(())

@@ -289,7 +289,8 @@ pub async fn s41_a_destination_that_was_away_gets_everything(mut destination: im
         }
         Err(error) => {
             assert!(!format!("{error:?}").contains(SECRET), "{error:?}");
-            let again = matches!(error, tidegate::model::CallError::Away(_) | tidegate::model::CallError::Retry(_));
+            let again =
+                matches!(error, tidegate::model::CallError::Unavailable(_) | tidegate::model::CallError::Unknown(_));
             assert!(again, "{error:?}");
         }
     }

@@ -44,7 +44,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 fn away() -> CallError {
-    CallError::Away(Fault::destination("`scripted` is away"))
+    CallError::Unavailable(Fault::destination("`scripted` is away"))
 }
 
 impl Scripted {

@@ -94,22 +94,28 @@ impl fmt::Display for Fault {
 
 impl std::error::Error for Fault {}
 
-/// A call to a sink or collector that failed as a whole: no row of it counts as done (S44).
+/// A call to a sink or collector that failed as a whole: no row of it counts as done (S44). What each means for the rows is
+/// decided in one place, `pipeline/policy.rs`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CallError {
     /// The destination takes no more for now: wait, then ask again. Not an error, never counted as an attempt.
     Backpressure(Duration),
-    /// May succeed later.
-    Retry(Fault),
-    /// The destination cannot be reached or has no room: nothing was written, and nothing is wrong with the rows.
-    Away(Fault),
-    /// Refused for good, and which row is to blame is not known: the host asks again in halves until it is.
+    /// The destination cannot be written to, whatever the rows are: not reachable, login refused, shutting down, out of space,
+    /// overloaded, locked. Nothing of the call was written, or writing it again is what the destination expects.
+    Unavailable(Fault),
+    /// It failed, and neither whether a row or the destination is the cause nor whether it wrote anything is known: an internal
+    /// error, a connection that broke off (S79b).
+    Unknown(Fault),
+    /// Refused for good, and which row is to blame is not known.
     Reject(Fault),
     /// No call can succeed; commit what is settled and stop.
     Fatal(Fault),
-    /// The guest trapped, ran past its own deadline or overran a limit; its instance is gone, with all its buffers.
+    /// The guest trapped or broke its contract; its instance is gone, with all its buffers.
     Trap(Fault),
-    /// No answer in time, so the outcome is unknown (S28, S77).
+    /// The guest ran past its own deadline or wanted more than a limit allows, which fewer rows may not do (S15a); its instance is
+    /// gone, with all its buffers.
+    LimitExceeded(Fault),
+    /// No answer in time while somebody else was waited for, so the outcome is unknown (S28, S77).
     Timeout(Fault),
     /// What had been added for this partition is no longer there, because the instance that held it was retired (S27).
     BufferLost(Fault),
@@ -120,11 +126,12 @@ impl CallError {
     pub fn fault(&self) -> Option<&Fault> {
         match self {
             Self::Backpressure(_) => None,
-            Self::Retry(fault)
-            | Self::Away(fault)
+            Self::Unavailable(fault)
+            | Self::Unknown(fault)
             | Self::Reject(fault)
             | Self::Fatal(fault)
             | Self::Trap(fault)
+            | Self::LimitExceeded(fault)
             | Self::Timeout(fault)
             | Self::BufferLost(fault) => Some(fault),
         }
@@ -134,11 +141,12 @@ impl CallError {
     pub fn into_fault(self) -> Fault {
         match self {
             Self::Backpressure(wait) => Fault::destination(format!("takes nothing for {} ms", wait.as_millis())),
-            Self::Retry(fault)
-            | Self::Away(fault)
+            Self::Unavailable(fault)
+            | Self::Unknown(fault)
             | Self::Reject(fault)
             | Self::Fatal(fault)
             | Self::Trap(fault)
+            | Self::LimitExceeded(fault)
             | Self::Timeout(fault)
             | Self::BufferLost(fault) => fault,
         }

@@ -149,19 +149,21 @@ impl<C: Clock> Shared<C> {
                     // S63: a plugin that waits for its destination is never mistaken for a record that breaks it.
                     return Err(Stop::Abort(Abort::Destination, fault));
                 }
-                Err(CallError::Away(fault)) if way == Way::Deliver => {
+                Err(CallError::Unavailable(fault)) if way == Way::Deliver => {
                     let reason = fault.to_string();
-                    return Ok((0..rows.len()).map(|row| Failure::away(index(row), reason.clone())).collect());
+                    return Ok((0..rows.len()).map(|row| Failure::unavailable(index(row), reason.clone())).collect());
                 }
-                Err(CallError::Retry(fault) | CallError::Timeout(fault)) if way == Way::Deliver => {
+                Err(CallError::Unknown(fault) | CallError::Timeout(fault)) if way == Way::Deliver => {
                     let reason = fault.to_string();
                     return Ok((0..rows.len()).map(|row| Failure::retry(index(row), reason.clone())).collect());
                 }
-                Err(CallError::Retry(fault) | CallError::Timeout(fault) | CallError::Away(fault)) => {
+                Err(CallError::Unknown(fault) | CallError::Timeout(fault) | CallError::Unavailable(fault)) => {
                     return Err(Stop::Abort(Abort::Destination, fault));
                 }
-                Err(CallError::Trap(fault)) if way != Way::Deliver => return Err(Stop::abort(fault)),
-                Err(error @ (CallError::Reject(_) | CallError::Trap(_))) => {
+                Err(CallError::Trap(fault) | CallError::LimitExceeded(fault)) if way != Way::Deliver => {
+                    return Err(Stop::abort(fault));
+                }
+                Err(error @ (CallError::Reject(_) | CallError::Trap(_) | CallError::LimitExceeded(_))) => {
                     return self.halve(slot, way, rows, &error).await;
                 }
             }
@@ -190,7 +192,7 @@ impl<C: Clock> Shared<C> {
                     self.hold(wait, held).await;
                     held = true;
                 }
-                Err(CallError::Reject(fault) | CallError::Trap(fault)) => {
+                Err(CallError::Reject(fault) | CallError::Trap(fault) | CallError::LimitExceeded(fault)) => {
                     last = fault.to_string();
                     if range.len() == 1 {
                         reasons.insert(range.start, last.clone());

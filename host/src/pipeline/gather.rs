@@ -126,7 +126,7 @@ impl<C: Clock> Shared<C> {
                     self.hold(wait, held).await;
                     held = true;
                 }
-                Err(CallError::Retry(fault) | CallError::Away(fault)) => {
+                Err(CallError::Unknown(fault) | CallError::Unavailable(fault)) => {
                     attempt += 1;
                     if attempt > self.settings.executor.max_retries + 1 {
                         return Err(Stop::Abort(Abort::Destination, fault));
@@ -136,7 +136,9 @@ impl<C: Clock> Shared<C> {
                 Err(CallError::Fatal(fault)) => return Err(Stop::Fatal(fault)),
                 Err(CallError::Timeout(fault)) => return Err(Stop::Abort(Abort::Destination, fault)),
                 Err(CallError::BufferLost(fault)) => return Ok(Pass::Restart(fault)),
-                Err(error @ (CallError::Trap(_) | CallError::Reject(_))) => return Ok(Pass::Broken(error)),
+                Err(error @ (CallError::Trap(_) | CallError::LimitExceeded(_) | CallError::Reject(_))) => {
+                    return Ok(Pass::Broken(error));
+                }
             }
         }
         let mut routed = self.routes.route(window, payloads).map_err(Stop::abort)?;
@@ -195,7 +197,7 @@ impl<C: Clock> Shared<C> {
                     self.hold(wait, held).await;
                     held = true;
                 }
-                Err(CallError::Retry(fault) | CallError::Away(fault)) => {
+                Err(CallError::Unknown(fault) | CallError::Unavailable(fault)) => {
                     if attempt > self.settings.executor.max_retries {
                         break fault.to_string();
                     }
@@ -205,7 +207,9 @@ impl<C: Clock> Shared<C> {
                 Err(CallError::Fatal(fault)) => return Err(Stop::Fatal(fault)),
                 Err(CallError::Timeout(fault)) => return Err(Stop::Abort(Abort::Destination, fault)),
                 Err(CallError::BufferLost(fault)) => return Ok(Some(fault)),
-                Err(CallError::Trap(fault) | CallError::Reject(fault)) => break fault.to_string(),
+                Err(CallError::Trap(fault) | CallError::LimitExceeded(fault) | CallError::Reject(fault)) => {
+                    break fault.to_string();
+                }
             }
         };
         for row in rows {
@@ -232,7 +236,7 @@ impl<C: Clock> Shared<C> {
                     self.hold(wait, held).await;
                     held = true;
                 }
-                Err(broke @ (CallError::Trap(_) | CallError::Reject(_))) => {
+                Err(broke @ (CallError::Trap(_) | CallError::LimitExceeded(_) | CallError::Reject(_))) => {
                     if range.len() == 1 {
                         reasons.insert(range.start, broke.to_string());
                     }
@@ -245,8 +249,8 @@ impl<C: Clock> Shared<C> {
                 }
                 Err(CallError::Fatal(fault)) => return Err(Stop::Fatal(fault)),
                 Err(
-                    CallError::Retry(fault)
-                    | CallError::Away(fault)
+                    CallError::Unknown(fault)
+                    | CallError::Unavailable(fault)
                     | CallError::Timeout(fault)
                     | CallError::BufferLost(fault),
                 ) => {

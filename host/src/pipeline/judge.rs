@@ -40,7 +40,7 @@ impl<C: Clock> Shared<C> {
         let mut groups: BTreeMap<(FailureKind, u32), Vec<&Failure>> = BTreeMap::new();
         for failure in failures {
             let row = failure.index as usize;
-            if let FailureKind::Hold(wait) = failure.kind {
+            if let FailureKind::Backpressure(wait) = failure.kind {
                 // S37: backpressure never ends in the dead letter queue, so nobody is asked.
                 verdicts.held = verdicts.held.max(Some(wait));
                 verdicts.retry.push(row);
@@ -53,7 +53,7 @@ impl<C: Clock> Shared<C> {
             let Some(first) = failed.first() else { continue };
             let action = match self.ask(slot, rows, &failed, kind, first, attempt).await {
                 Some(action) => action,
-                None if kind == FailureKind::Away => {
+                None if kind == FailureKind::Unavailable => {
                     // S41: a destination that is down is waited for, without end.
                     tracing::warn!(sink = slot.label(), rows = failed.len(), reason = first.reason, "waiting");
                     verdicts.away = true;
@@ -80,7 +80,7 @@ impl<C: Clock> Shared<C> {
                     verdicts.held = verdicts.held.max(Some(wait));
                     verdicts.retry.extend(failed.iter().map(|failure| failure.index as usize));
                 }
-                Action::Dlq | Action::Retry => {
+                Action::Default | Action::Dlq | Action::Retry => {
                     let letters = failed.iter().map(|failure| self.letter(slot, rows, failure, attempt)).collect();
                     self.dead_letter(letters).await?;
                     slot.counters.dead_lettered.add(failed.len() as u64);

@@ -229,7 +229,9 @@ impl Replay {
                 None => Ok(flat(payloads)),
                 Some(failure) => Err(failure.reason),
             }),
-            Err(CallError::Trap(fault) | CallError::Reject(fault)) => Ok(Err(fault.to_string())),
+            Err(CallError::Trap(fault) | CallError::LimitExceeded(fault) | CallError::Reject(fault)) => {
+                Ok(Err(fault.to_string()))
+            }
             Err(error) => Err(error),
         }
     }

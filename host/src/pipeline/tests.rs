@@ -209,11 +209,11 @@ fn reject(index: u32) -> Answer {
 }
 
 fn away(index: u32) -> Answer {
-    Ok(vec![Failure::away(index, "gone")])
+    Ok(vec![Failure::unavailable(index, "gone")])
 }
 
 fn hold(index: u32, seconds: u64) -> Answer {
-    Ok(vec![Failure::hold(index, Duration::from_secs(seconds), "too many requests")])
+    Ok(vec![Failure::backpressure(index, Duration::from_secs(seconds), "too many requests")])
 }
 
 const ALL: [Option<OnError>; 5] =
@@ -235,8 +235,10 @@ async fn s37_a_wait_that_was_asked_for_is_no_attempt_and_no_error() {
 #[tokio::test(start_paused = true)]
 async fn s37_the_longest_wait_of_a_call_counts_and_the_hook_is_not_asked() {
     let hook = Arc::new(Hook { action: Action::Skip, asked: Mutex::default() });
-    let both =
-        Ok(vec![Failure::hold(0, Duration::from_secs(2), "wait"), Failure::hold(2, Duration::from_secs(9), "wait")]);
+    let both = Ok(vec![
+        Failure::backpressure(0, Duration::from_secs(2), "wait"),
+        Failure::backpressure(2, Duration::from_secs(9), "wait"),
+    ]);
     let told = settle(Given { collector: Some(hook.clone()), ..Given::answers(vec![both]) }).await;
     assert_eq!((told.offsets(), told.times()), (vec![&[0, 1, 2][..], &[0, 2]], vec![0, 9000]));
     assert_eq!((told.counts(), hook.asked.lock().unwrap().len()), ([3, 0, 0], 0));
@@ -262,7 +264,7 @@ async fn s37_a_wait_between_attempts_does_not_count_and_does_not_forgive() {
 /// S37, S80: a row that waits for another has all its attempts left when it is sent itself.
 #[tokio::test(start_paused = true)]
 async fn s37_attempts_are_counted_for_each_row() {
-    let both = || Ok(vec![Failure::retry(0, "busy"), Failure::hold(1, Duration::ZERO, "waits for the other")]);
+    let both = || Ok(vec![Failure::retry(0, "busy"), Failure::backpressure(1, Duration::ZERO, "waits for the other")]);
     let given = Given { max_retries: 1, ..Given::answers(vec![both(), both(), retry(0)]) };
     let told = settle(given.on_error(Some(OnError::Retry))).await;
     assert_eq!(told.offsets(), [&[0, 1, 2][..], &[0, 1], &[1], &[1]]);
@@ -273,8 +275,12 @@ async fn s37_attempts_are_counted_for_each_row() {
 #[tokio::test(start_paused = true)]
 async fn s41_a_destination_that_is_away_is_waited_for() {
     let answers = (0..200).map(|round| match round {
-        0..100 => Err(CallError::Away(Fault::destination("refused"))),
-        _ => Ok(vec![Failure::away(0, "refused"), Failure::away(1, "refused"), Failure::away(2, "refused")]),
+        0..100 => Err(CallError::Unavailable(Fault::destination("refused"))),
+        _ => Ok(vec![
+            Failure::unavailable(0, "refused"),
+            Failure::unavailable(1, "refused"),
+            Failure::unavailable(2, "refused"),
+        ]),
     });
     let told = settle(Given { max_retries: 0, ..Given::answers(answers.collect()) }).await;
     assert!(told.stopped.is_none() && told.letters.is_empty());
@@ -295,14 +301,14 @@ async fn s41_one_row_that_is_away_does_not_repeat_its_neighbours() {
 #[tokio::test(start_paused = true)]
 async fn s79_on_error_decides_of_a_destination_that_is_away_too() {
     let told = settle(Given::answers(vec![away(1)]).on_error(Some(OnError::Dlq))).await;
-    assert_eq!((told.dead(), told.counts()), (vec![(1, 1, FailureKind::Away)], [2, 0, 1]));
+    assert_eq!((told.dead(), told.counts()), (vec![(1, 1, FailureKind::Unavailable)], [2, 0, 1]));
     let told = settle(Given::answers(vec![away(1)]).on_error(Some(OnError::Skip))).await;
     assert_eq!((told.calls.len(), told.counts()), (1, [2, 1, 0]));
     let told = settle(Given::answers(vec![away(1)]).on_error(Some(OnError::Abort))).await;
     assert!(matches!(told.stopped, Some(Stop::Abort(Abort::Destination, _))));
     let answers = [away(1)].into_iter().chain((0..9).map(|_| away(0))).collect();
     let told = settle(Given::answers(answers).on_error(Some(OnError::Retry))).await;
-    assert_eq!((told.calls.len(), told.dead()), (4, vec![(1, 4, FailureKind::Away)]));
+    assert_eq!((told.calls.len(), told.dead()), (4, vec![(1, 4, FailureKind::Unavailable)]));
 }
 
 #[tokio::test(start_paused = true)]
@@ -358,7 +364,7 @@ async fn s82_skip_gives_up_and_counts_and_abort_starts_over() {
 #[tokio::test(start_paused = true)]
 async fn s79_the_hook_is_asked_before_on_error() {
     for (kind, answer) in
-        [(FailureKind::Retry, retry(1)), (FailureKind::Reject, reject(1)), (FailureKind::Away, away(1))]
+        [(FailureKind::Retry, retry(1)), (FailureKind::Reject, reject(1)), (FailureKind::Unavailable, away(1))]
     {
         let hook = Arc::new(Hook { action: Action::Skip, asked: Mutex::default() });
         let given = Given::answers(vec![answer.clone()]).on_error(Some(OnError::Abort));

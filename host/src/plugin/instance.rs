@@ -191,7 +191,7 @@ impl<G: Guest> Live<G> {
                 Err(fault(&self.plan.who, G::PREPARE, G::ROLE, types::Fault::Fatal(words)))
             }
             Ok(Err(answered)) => Err(fault(&self.plan.who, G::PREPARE, G::ROLE, answered)),
-            Err(stop) => Err(CallError::Retry(self.obituary(stop))),
+            Err(stop) => Err(CallError::Unknown(self.obituary(stop))),
         }
     }
 
@@ -258,7 +258,7 @@ pub(crate) fn fault(who: &Who, hook: &str, role: Role, answered: types::Fault) -
     match answered {
         types::Fault::Backpressure(wait) => CallError::Backpressure(backpressure(wait)),
         types::Fault::Retry(why) => {
-            CallError::Retry(Fault::destination(format!("`{label}` asks to try `{hook}` again")).because(words(&why)))
+            CallError::Unknown(Fault::destination(format!("`{label}` asks to try `{hook}` again")).because(words(&why)))
         }
         types::Fault::Reject(why) => {
             CallError::Reject(refused(format!("`{label}` refused the rows of `{hook}`")).because(words(&why)))

@@ -108,7 +108,7 @@ impl Refusal {
     fn of_write(path: &Path, error: &io::Error) -> Self {
         use io::ErrorKind as Kind;
         let full = matches!(error.kind(), Kind::StorageFull | Kind::QuotaExceeded | Kind::ReadOnlyFilesystem);
-        let kind = if full { FailureKind::Away } else { FailureKind::Retry };
+        let kind = if full { FailureKind::Unavailable } else { FailureKind::Retry };
         Self { kind, reason: format!("could not write to `{}`: {error}", path.display()) }
     }
 
@@ -163,7 +163,7 @@ impl FilesystemSink {
     ) -> Result<T, CallError> {
         let shared = Arc::clone(&self.shared);
         tokio::task::spawn_blocking(move || work(&shared)).await.unwrap_or_else(|error| {
-            Err(CallError::Retry(
+            Err(CallError::Unknown(
                 Fault::host(format!("the file work of `filesystem/{}` did not end", self.shared.name)).because(error),
             ))
         })
@@ -279,7 +279,7 @@ impl Shared {
             return Ok(base);
         }
         let base = Arc::new(self.open_base().map_err(|error| match error {
-            CallError::Fatal(fault) => CallError::Away(Fault { owner: Owner::Destination, ..fault }),
+            CallError::Fatal(fault) => CallError::Unavailable(Fault { owner: Owner::Destination, ..fault }),
             other => other,
         })?);
         *self.lock_base() = Some(Arc::clone(&base));
@@ -287,7 +287,7 @@ impl Shared {
     }
 
     fn sync_failed(&self, cause: Fault) -> CallError {
-        CallError::Retry(
+        CallError::Unknown(
             Fault::destination(format!("`filesystem/{}` could not force its files to the disk", self.name))
                 .because(cause)
                 .hint("look at the disk: what it lost is written again from the last committed offset"),

@@ -179,11 +179,11 @@ impl HttpSink {
             failures.push(Failure { index: index(row), kind, reason: reason.clone() });
             let over_kind = match kind {
                 // Not sent is not failed: those behind it come again whatever becomes of it, and it is no attempt of theirs.
-                FailureKind::Retry => FailureKind::Hold(Duration::ZERO),
+                FailureKind::Retry => FailureKind::Backpressure(Duration::ZERO),
                 kind => kind,
             };
             let this = Over { kind: over_kind, row: batch.source.at(batch.row(row).offset), reason };
-            if matches!(kind, FailureKind::Away | FailureKind::Hold(_)) {
+            if matches!(kind, FailureKind::Unavailable | FailureKind::Backpressure(_)) {
                 over.get_or_init(|| this.clone());
             }
             held_by = (kind != FailureKind::Reject).then_some(this);

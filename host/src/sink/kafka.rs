@@ -110,7 +110,7 @@ impl KafkaSink {
         let brokers = config::brokers(&self.config).to_owned();
         tokio::task::spawn_blocking(move || producer.probe(&brokers, CONNECT_TIMEOUT))
             .await
-            .map_err(|error| CallError::Retry(Fault::host("the Kafka cluster was not asked").because(error)))?
+            .map_err(|error| CallError::Unknown(Fault::host("the Kafka cluster was not asked").because(error)))?
     }
 
     fn slot(&self) -> std::sync::MutexGuard<'_, Option<Arc<Producer>>> {
@@ -159,7 +159,7 @@ impl Sink for KafkaSink {
         if let Some(limit) = config::limit(&self.config, &self.options.topic, LIMIT_TIMEOUT).await {
             // Batches of that size: of a larger one the broker would refuse the rows that fit together with one that does not.
             let _ = self.limit.set(limit);
-            self.close().await.map_err(CallError::Retry)?;
+            self.close().await.map_err(CallError::Unknown)?;
             self.producer().map_err(CallError::Fatal)?;
         }
         Ok(())
@@ -170,7 +170,7 @@ impl Sink for KafkaSink {
         if self.slot().is_none() {
             return Err(CallError::Fatal(Fault::host(format!("`{}` is not connected", self.options.topic))));
         }
-        let producer = self.producer().map_err(CallError::Retry)?;
+        let producer = self.producer().map_err(CallError::Unknown)?;
         producer.deliver(batch).await
     }
 

@@ -191,7 +191,7 @@ impl MongoSink {
             client.shutdown().immediate(true).await;
             return Err(match &*error.kind {
                 ErrorKind::InvalidTlsConfig { .. } => CallError::Fatal(self.address.unusable(&error)),
-                _ => CallError::Away(self.address.away("cannot be reached", &error)),
+                _ => CallError::Unavailable(self.address.away("cannot be reached", &error)),
             });
         }
         self.warn_of_races(&database).await;
@@ -251,7 +251,7 @@ impl Sink for MongoSink {
 
     async fn connect(&self) -> Result<(), CallError> {
         let reached = tokio::time::timeout(START_PATIENCE, self.reach()).await;
-        let client = reached.unwrap_or_else(|_| Err(CallError::Away(self.address.silent(START_PATIENCE))))?;
+        let client = reached.unwrap_or_else(|_| Err(CallError::Unavailable(self.address.silent(START_PATIENCE))))?;
         *self.client.write().await = Some(client);
         Ok(())
     }
@@ -270,7 +270,7 @@ impl Sink for MongoSink {
             Ok(failures)
         };
         let written = tokio::time::timeout(CALL_PATIENCE, written).await;
-        written.unwrap_or_else(|_| Err(CallError::Away(self.address.silent(CALL_PATIENCE))))
+        written.unwrap_or_else(|_| Err(CallError::Unavailable(self.address.silent(CALL_PATIENCE))))
     }
 
     async fn close(&self) -> Result<(), Fault> {

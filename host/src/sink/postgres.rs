@@ -227,7 +227,7 @@ impl PostgresSink {
                         let words = trouble::words(&error, self.user());
                         Err(format!("table `{}` cannot be looked at: {words}", plain(&row.table)))
                     }
-                    _ => return Err(CallError::Retry(self.writer().fault("could not look up a table", &error))),
+                    _ => return Err(CallError::Unknown(self.writer().fault("could not look up a table", &error))),
                 },
             };
             self.known.set(&row.table, found.as_ref().ok());

@@ -74,7 +74,7 @@ pub fn run(data: &[u8]) {
         Ok(collected) => count(&batch, collected, bound),
         Err(CallError::Backpressure(wait)) => assert!(wait.as_secs() <= 3600, "{wait:?}"),
         // The guest's own word for what it talks to.
-        Err(CallError::Retry(fault)) => assert_eq!(fault.owner, Owner::Destination, "{fault:?}"),
+        Err(CallError::Unknown(fault)) => assert_eq!(fault.owner, Owner::Destination, "{fault:?}"),
         Err(CallError::Reject(fault) | CallError::Fatal(fault) | CallError::Trap(fault)) => {
             assert_eq!(fault.owner, Owner::Plugin, "{fault:?}");
         }

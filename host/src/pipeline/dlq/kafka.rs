@@ -55,7 +55,7 @@ impl KafkaDlq {
     fn refused(&self, failure: &Failure) -> Fault {
         let message = format!("a dead letter could not be written to `{}`", self.topic);
         match failure.kind {
-            FailureKind::Retry | FailureKind::Away | FailureKind::Hold(_) => {
+            FailureKind::Retry | FailureKind::Unavailable | FailureKind::Backpressure(_) | FailureKind::NotTried => {
                 Fault::destination(message).because(&failure.reason)
             }
             FailureKind::Reject => Fault::config(message)

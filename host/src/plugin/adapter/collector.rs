@@ -244,7 +244,9 @@ fn told(error: &DeliveryError) -> delivery_hook::DeliveryError {
         offsets: error.offsets.clone(),
         payloads: error.payloads.clone(),
         kind: match error.failure {
-            FailureKind::Retry | FailureKind::Away | FailureKind::Hold(_) => types::FailureKind::Retry,
+            FailureKind::Retry | FailureKind::Unavailable | FailureKind::Backpressure(_) | FailureKind::NotTried => {
+                types::FailureKind::Retry
+            }
             FailureKind::Reject => types::FailureKind::Reject,
         },
         error: error.error.clone(),

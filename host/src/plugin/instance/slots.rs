@@ -236,7 +236,7 @@ async fn take_or_build<G: Guest>(
 fn unborn(fault: Fault) -> CallError {
     match fault.owner {
         Owner::Config => CallError::Fatal(fault),
-        _ => CallError::Retry(fault),
+        _ => CallError::Unknown(fault),
     }
 }
 
@@ -277,6 +277,6 @@ where
         handle.block_on(work(abandon))
     };
     tokio::task::spawn_blocking(run).await.unwrap_or_else(|error| {
-        Err(CallError::Retry(Fault::host(format!("a call of `{}` did not end", plan.who.label)).because(error)))
+        Err(CallError::Unknown(Fault::host(format!("a call of `{}` did not end", plan.who.label)).because(error)))
     })
 }

@@ -138,7 +138,7 @@ impl Base {
         }
         match error.kind() {
             Kind::NotFound if !self.exists() => {
-                Refusal { kind: FailureKind::Away, reason: "`base_path` has been deleted".into() }
+                Refusal { kind: FailureKind::Unavailable, reason: "`base_path` has been deleted".into() }
             }
             Kind::NotFound => {
                 match inside.parent().filter(|parent| self.dir.metadata(Path::new(".").join(parent)).is_err()) {

@@ -276,7 +276,7 @@ async fn a_base_taken_away_is_waited_for() {
     assert_eq!(place.write("f").await, []);
     fs::remove_dir_all(place.base()).unwrap();
     let error = place.sink.deliver(&Arc::new(batch(&["1"]))).await.unwrap_err();
-    assert!(matches!(&error, CallError::Away(fault) if fault.owner == Owner::Destination), "{error:?}");
+    assert!(matches!(&error, CallError::Unavailable(fault) if fault.owner == Owner::Destination), "{error:?}");
     fs::create_dir(place.base()).unwrap();
     assert_eq!(place.write("f").await, []);
     assert_eq!(place.read("f"), "{}\n");

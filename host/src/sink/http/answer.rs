@@ -63,7 +63,7 @@ pub(super) fn unanswered(error: reqwest::Error, shown: &str, timeout: Duration) 
     }
     // The innermost cause alone: those around it only say that a request failed.
     if error.is_connect() {
-        Refusal { kind: FailureKind::Away, reason: format!("`{shown}` cannot be reached{causes}") }
+        Refusal { kind: FailureKind::Unavailable, reason: format!("`{shown}` cannot be reached{causes}") }
     } else if error.is_timeout() {
         let seconds = timeout.as_secs_f64();
         let reason = format!("`{shown}` did not answer within {seconds} s, so whether the request arrived is unknown");
@@ -78,8 +78,8 @@ pub(super) fn unanswered(error: reqwest::Error, shown: &str, timeout: Duration) 
 fn kind(status: StatusCode, headers: &HeaderMap) -> Option<FailureKind> {
     Some(match status {
         status if status.is_success() => return None,
-        StatusCode::TOO_MANY_REQUESTS => FailureKind::Hold(asked(headers).unwrap_or(DEFAULT_HOLD)),
-        StatusCode::SERVICE_UNAVAILABLE => asked(headers).map_or(FailureKind::Retry, FailureKind::Hold),
+        StatusCode::TOO_MANY_REQUESTS => FailureKind::Backpressure(asked(headers).unwrap_or(DEFAULT_HOLD)),
+        StatusCode::SERVICE_UNAVAILABLE => asked(headers).map_or(FailureKind::Retry, FailureKind::Backpressure),
         StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY => FailureKind::Retry,
         status if status.is_server_error() => FailureKind::Retry,
         _ => FailureKind::Reject,
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn s113_an_endpoint_says_how_long_to_wait() {
-        let hold = |wait| Some(FailureKind::Hold(wait));
+        let hold = |wait| Some(FailureKind::Backpressure(wait));
         for code in [429, 503] {
             assert_eq!(after(code, "7"), hold(Duration::from_secs(7)));
             assert_eq!(after(code, "0"), hold(Duration::ZERO));
@@ -160,7 +160,7 @@ mod tests {
             assert_eq!(after(code, "99999999999999999999999"), hold(LONGEST_HOLD));
             assert_eq!(after(code, "Sun, 06 Nov 1994 08:49:37 GMT"), hold(Duration::ZERO));
             let soon = httpdate::fmt_http_date(clock::time_of_day() + Duration::from_secs(90));
-            let Some(FailureKind::Hold(wait)) = after(code, &soon) else { panic!("{soon}") };
+            let Some(FailureKind::Backpressure(wait)) = after(code, &soon) else { panic!("{soon}") };
             assert!(wait > Duration::from_secs(60) && wait <= Duration::from_secs(90), "{wait:?}");
         }
         for senseless in ["", "-1", "soon", "1.5"] {

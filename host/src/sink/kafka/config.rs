@@ -124,10 +124,9 @@ pub(super) async fn create(
     let wanted = NewTopic::new(topic, CLUSTER_DEFAULT, TopicReplication::Fixed(CLUSTER_DEFAULT));
     let options =
         AdminOptions::new().request_timeout(Some(timeout)).operation_timeout(Some(timeout)).validate_only(only_ask);
-    let results = admin
-        .create_topics([&wanted], &options)
-        .await
-        .map_err(|error| CallError::Retry(failed().because(format!("no answer of `{}`: {error}", brokers(config)))))?;
+    let results = admin.create_topics([&wanted], &options).await.map_err(|error| {
+        CallError::Unknown(failed().because(format!("no answer of `{}`: {error}", brokers(config))))
+    })?;
     for result in results {
         match result {
             Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
@@ -138,7 +137,7 @@ pub(super) async fn create(
             )) if !only_ask => {
                 tracing::warn!(topic, "a topic may not be created by us: {code}");
             }
-            Err((_, code)) => return Err(CallError::Retry(failed().because(code))),
+            Err((_, code)) => return Err(CallError::Unknown(failed().because(code))),
         }
     }
     Ok(())

@@ -44,14 +44,14 @@ impl Producer {
         let metadata = self.inner.client().fetch_metadata(Some(&self.topic), timeout).map_err(|error| {
             let fault = Fault::destination(format!("no broker of `{brokers}` answered for topic `{}`", self.topic))
                 .hint("check `brokers`, that the cluster runs, and its TLS and SASL settings");
-            CallError::Retry(match self.reports.take_complaint() {
+            CallError::Unknown(match self.reports.take_complaint() {
                 Some(complaint) => fault.because(complaint),
                 None => fault.because(error),
             })
         })?;
         let found = metadata.topics().iter().find(|found| found.name() == self.topic);
         match found.and_then(rdkafka::metadata::MetadataTopic::error).map(RDKafkaErrorCode::from) {
-            Some(code @ RDKafkaErrorCode::LeaderNotAvailable) => Err(CallError::Retry(self.fault().because(code))),
+            Some(code @ RDKafkaErrorCode::LeaderNotAvailable) => Err(CallError::Unknown(self.fault().because(code))),
             Some(code) => Err(CallError::Fatal(self.unusable(code))),
             None if found.is_none_or(|found| found.partitions().is_empty()) => {
                 Err(CallError::Fatal(self.unusable(RDKafkaErrorCode::UnknownTopicOrPartition)))
@@ -82,7 +82,7 @@ impl Producer {
             }
         }
         let Some(missed) = awaited.missed().await else {
-            return Err(CallError::Retry(self.fault().because("the producer ended before it had reported")));
+            return Err(CallError::Unknown(self.fault().because("the producer ended before it had reported")));
         };
         self.answer(missed, &unfit)
     }

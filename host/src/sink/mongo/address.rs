@@ -83,7 +83,7 @@ impl Address {
     /// What the driver is told; asks the DNS where the URI names a service.
     pub(super) async fn options(&self) -> Result<ClientOptions, CallError> {
         let parsed = ClientOptions::parse(self.uri.clone()).await;
-        let mut options = parsed.map_err(|error| CallError::Away(self.away("cannot be found", &error)))?;
+        let mut options = parsed.map_err(|error| CallError::Unavailable(self.away("cannot be found", &error)))?;
         options.app_name.get_or_insert_with(|| "tidegate".into());
         options.write_concern.get_or_insert_with(WriteConcern::majority);
         let selection = options.server_selection_timeout.map_or(SEARCH_PATIENCE, |wanted| wanted.min(SEARCH_PATIENCE));

@@ -69,12 +69,12 @@ async fn one(address: &Address, database: &Database, name: &str, inserts: &[Inse
             // Written, but not on as many servers as wanted; inserting again asks again.
             let fault = Fault::destination(format!("`{}` does not confirm writes", address.place()));
             let why = write_concern_error.as_ref().map(|why| refusal::said(why.code, &why.code_name, &why.message));
-            return Err(CallError::Away(fault.because(address.veiled(&why.unwrap_or_default()))));
+            return Err(CallError::Unavailable(fault.because(address.veiled(&why.unwrap_or_default()))));
         }
         return refused(address, database, name, inserts, write_errors.as_deref().unwrap_or_default()).await;
     }
     match refusal::of(address, &error) {
-        Refusal::Away(fault) => Err(CallError::Away(fault)),
+        Refusal::Away(fault) => Err(CallError::Unavailable(fault)),
         Refusal::Row(reason) if inserts.len() > 1 => {
             // Which of them it is, only asking in parts can tell.
             Err(CallError::Reject(
@@ -100,7 +100,7 @@ async fn refused(
     for error in errors {
         let Some(insert) = inserts.get(error.index) else {
             let fault = Fault::destination(format!("`{}` refused a document that it was not sent", address.place()));
-            return Err(CallError::Away(fault));
+            return Err(CallError::Unavailable(fault));
         };
         if refusal::DUPLICATE.contains(&error.code) {
             let index = refusal::index(&error.message);
@@ -112,7 +112,7 @@ async fn refused(
         let words = refusal::said(error.code, error.code_name.as_deref().unwrap_or_default(), &error.message);
         failures.push(match refusal::of_code(address, error.code, &words) {
             Refusal::Row(reason) | Refusal::Collection(reason) => Failure::reject(insert.row, reason),
-            Refusal::Away(fault) => Failure::away(insert.row, fault.to_string()),
+            Refusal::Away(fault) => Failure::unavailable(insert.row, fault.to_string()),
         });
     }
     if !duplicates.is_empty() {
@@ -143,7 +143,7 @@ async fn compared(
     let found = match found.await {
         Ok(found) => found,
         Err(error) => match refusal::of(address, &error) {
-            Refusal::Away(fault) => return Err(CallError::Away(fault)),
+            Refusal::Away(fault) => return Err(CallError::Unavailable(fault)),
             Refusal::Row(reason) | Refusal::Collection(reason) => {
                 let reason = format!(
                     "its `_id` or another unique value is there already, and what is there cannot be read: {reason}"

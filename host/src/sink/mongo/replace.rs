@@ -71,7 +71,7 @@ pub(super) async fn all(address: &Address, database: &Database, keyed: Keyed) ->
     let settled: Vec<_> = settled.buffer_unordered(CONCURRENCY).collect().await;
     let mut failures = Vec::new();
     for settled in settled {
-        failures.extend(settled.map_err(CallError::Away)?);
+        failures.extend(settled.map_err(CallError::Unavailable)?);
     }
     Ok(failures)
 }

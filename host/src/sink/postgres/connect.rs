@@ -48,7 +48,7 @@ impl PostgresSink {
             Err(_) => {
                 let seconds = REACH.as_secs();
                 let message = format!("`postgres/{}` did not answer within {seconds} s at `{shown}`", self.name);
-                return Err(CallError::Away(Fault::destination(message).hint(self.look_at("dsn"))));
+                return Err(CallError::Unavailable(Fault::destination(message).hint(self.look_at("dsn"))));
             }
         };
         let _ = connection.close().await;
@@ -119,6 +119,6 @@ impl PostgresSink {
             }
             _ => self.look_at("dsn"),
         };
-        CallError::Away(fault.hint(hint))
+        CallError::Unavailable(fault.hint(hint))
     }
 }

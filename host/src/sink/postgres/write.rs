@@ -119,13 +119,15 @@ impl Writer<'_> {
                 Some(retry(format!("whether it was written is unknown: {}", trouble::words(&error, self.user))))
             }
             Trouble::Away => Some(Err(self.away(&error))),
-            Trouble::Unclear | Trouble::Permanent => Some(Err(CallError::Retry(self.fault("could not write", &error)))),
+            Trouble::Unclear | Trouble::Permanent => {
+                Some(Err(CallError::Unknown(self.fault("could not write", &error))))
+            }
         }
     }
 
     /// The destination is away, and nothing was written.
     pub(super) fn away(&self, error: &Error) -> CallError {
-        CallError::Away(self.fault("cannot be written to", error))
+        CallError::Unavailable(self.fault("cannot be written to", error))
     }
 
     /// A fault of the destination.

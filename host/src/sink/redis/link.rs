@@ -172,7 +172,7 @@ impl Link {
         tokio::time::timeout(START_PATIENCE, probe)
             .await
             .unwrap_or_else(|_| Err(timeout()))
-            .map_err(CallError::Away)?;
+            .map_err(CallError::Unavailable)?;
         self.proven.store(true, Ordering::Release);
         Ok(())
     }

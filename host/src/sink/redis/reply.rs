@@ -41,8 +41,8 @@ pub(super) fn failure(row: u32, error: &ServerError, place: &str) -> Result<Fail
                 .hint("name a server that holds all keys, or a proxy in front of the cluster");
             return Err(CallError::Fatal(fault));
         }
-        code if AWAY.contains(&code) => Failure::away(row, words),
-        _ if detail.contains(TOO_MANY) => Failure::away(row, words),
+        code if AWAY.contains(&code) => Failure::unavailable(row, words),
+        _ if detail.contains(TOO_MANY) => Failure::unavailable(row, words),
         _ if detail.contains(BULK) => Failure::reject(
             row,
             format!("{TOO_LARGE}: the key or the value is beyond the server's `proto-max-bulk-len`"),
@@ -83,7 +83,7 @@ mod tests {
             "NOAUTH Authentication required.",
             "ERR max number of clients reached",
         ] {
-            assert_eq!(answered(line).unwrap().kind, FailureKind::Away, "{line}");
+            assert_eq!(answered(line).unwrap().kind, FailureKind::Unavailable, "{line}");
         }
         for line in ["NOPERM No permissions to access a key", "ERR invalid expire time in 'set' command", "ODD x"] {
             let failure = answered(line).unwrap();

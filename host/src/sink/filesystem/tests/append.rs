@@ -146,7 +146,7 @@ async fn s11_a_failed_sync_is_not_forgotten() {
     place.sink.shared.open.get(&place.sink.shared.base().unwrap(), Path::new("f")).unwrap().lose("gone");
     for number in [0, 1, 1, 2] {
         let error = place.sink.sync(&partition(number)).await.unwrap_err();
-        assert!(matches!(&error, CallError::Retry(fault) if fault.owner == Owner::Destination), "{error:?}");
+        assert!(matches!(&error, CallError::Unknown(fault) if fault.owner == Owner::Destination), "{error:?}");
         assert_eq!(
             error.to_string(),
             "`filesystem/log` could not force its files to the disk: gone",
