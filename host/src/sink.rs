@@ -63,6 +63,27 @@ impl Description {
     }
 }
 
+/// How much one instance of a buffering sink can take between two flushes (S15a).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BufferLimit {
+    /// Which instance of the sink buffers the rows of the topic-partition, counted from 0. Topic-partitions with the same
+    /// number share one limit.
+    pub instance: usize,
+    /// Most bytes, as [`Self::bytes_of`] counts them, that may be added to that instance and not yet flushed, over all its
+    /// topic-partitions. A single row may exceed it.
+    pub max_bytes: u64,
+}
+
+impl BufferLimit {
+    /// What a row takes in an instance's memory besides its key, value and headers: offset, timestamp, lengths.
+    const ROW_BYTES: usize = 64;
+
+    /// What the rows count towards [`Self::max_bytes`].
+    pub fn bytes_of(rows: &Batch) -> u64 {
+        rows.size_bytes().saturating_add(rows.len().saturating_mul(Self::ROW_BYTES)) as u64
+    }
+}
+
 /// What a sink that needs a document does with a record whose value is null, which Kafka calls a tombstone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -85,6 +106,13 @@ pub trait Sink: Send + Sync {
     /// Where inside the destination a row goes that names no place itself (a table, a collection, a path), so that its
     /// dead letter says it (S90).
     fn target(&self, source: &TopicPartition) -> Option<String> {
+        let _ = source;
+        None
+    }
+
+    /// What bounds the rows that may be added for this topic-partition and not yet flushed, besides the pipeline's own
+    /// limits; none for a sink whose buffers are only bounded by those (S15a).
+    fn buffer_limit(&self, source: &TopicPartition) -> Option<BufferLimit> {
         let _ = source;
         None
     }

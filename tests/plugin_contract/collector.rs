@@ -125,9 +125,9 @@ async fn every_instance_gets_ready() {
     assert_eq!(log.iter().filter(|line| *line == "ready").count(), 3, "{log:?}");
 
     let unready = faulty_collector(json!({ "options": { "ready": "poison" } })).await.unwrap();
-    assert!(matches!(unready.ready().await, Err(CallError::Unknown(fault)) if fault.owner == Owner::Plugin));
+    assert!(matches!(unready.ready().await, Err(CallError::Unavailable(fault)) if fault.owner == Owner::Plugin));
     let refused = unready.collect(&records(0, 0, &["a"])).await;
-    assert!(matches!(refused, Err(CallError::Unknown(_))), "no record is suspected: {refused:?}");
+    assert!(matches!(refused, Err(CallError::Unavailable(_))), "no record is suspected: {refused:?}");
 }
 
 /// S79, S84: the hook decides, and one that fails decides nothing.

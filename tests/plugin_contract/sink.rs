@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use tidegate::model::{Answer, CallError, Failure, FailureKind, Owner};
-use tidegate::sink::{Sink, Style};
+use tidegate::sink::{BufferLimit, Sink, Style};
 
 use super::*;
 
@@ -29,6 +29,17 @@ fn trapped(answer: &Answer) -> Fault {
             fault.clone()
         }
         other => panic!("not a trap: {other:?}"),
+    }
+}
+
+#[track_caller]
+fn met_limit(answer: &Answer) -> Fault {
+    match answer {
+        Err(CallError::LimitExceeded(fault)) => {
+            assert_eq!(fault.owner, Owner::Plugin);
+            fault.clone()
+        }
+        other => panic!("not a limit: {other:?}"),
     }
 }
 
@@ -65,7 +76,7 @@ async fn a_panic_is_readable_and_its_instance_replaced() {
 async fn an_endless_loop_is_stopped() {
     let sink = direct(json!({ "limits": { "call_timeout_seconds": 0.3 } })).await;
     let start = Instant::now();
-    let fault = trapped(&sink.deliver(&records(0, 0, &["spin"])).await);
+    let fault = met_limit(&sink.deliver(&records(0, 0, &["spin"])).await);
     assert!(fault.message.contains("was still running in `deliver` when its 0.3 s were over"), "{fault}");
     assert!(fault.causes[0].contains("faults::misbehave"), "{fault}");
     assert!(start.elapsed() >= Duration::from_millis(250) && start.elapsed() < Duration::from_secs(5));
@@ -82,9 +93,9 @@ async fn a_guest_that_waits_too_long_is_timed_out() {
 }
 
 #[tokio::test]
-async fn memory_and_stack_have_their_limits() {
+async fn s15a_memory_and_stack_have_their_limits() {
     let sink = direct(json!({ "limits": { "memory_mebibytes": 16 } })).await;
-    let fault = trapped(&sink.deliver(&records(0, 0, &["hog"])).await);
+    let fault = met_limit(&sink.deliver(&records(0, 0, &["hog"])).await);
     assert!(fault.message.contains("wanted more memory than its 16 MiB in `deliver`, and was stopped"), "{fault}");
     assert!(fault.hint.unwrap().contains("sinks.plugin.faulty.limits.memory_mebibytes"));
     works(&sink).await;
@@ -217,7 +228,23 @@ async fn setup_and_connect_fail_the_start() {
     let sink = faulty_sink(json!({ "options": { "connect": "reject-call" } })).await.unwrap();
     assert!(matches!(sink.connect().await, Err(CallError::Fatal(_))));
     let sink = faulty_sink(json!({ "options": { "connect": "poison" } })).await.unwrap();
-    assert!(matches!(sink.connect().await, Err(CallError::Unknown(fault)) if fault.owner == Owner::Plugin));
+    assert!(matches!(sink.connect().await, Err(CallError::Unavailable(fault)) if fault.owner == Owner::Plugin));
+}
+
+/// S15a: what a buffering instance may be given follows from its memory, and every partition of the instance shares it.
+#[tokio::test]
+async fn s15a_a_buffer_is_bounded_by_a_share_of_its_instance() {
+    let more = json!({ "limits": { "memory_mebibytes": 20, "instances": 2 } });
+    let sink = faulty_sink(more).await.unwrap();
+    let limits: Vec<_> = (0..4).map(|partition| sink.buffer_limit(&orders(partition)).unwrap()).collect();
+    assert!(limits.iter().all(|limit| limit.max_bytes == 5 << 20), "{limits:?}");
+    assert_eq!(limits[0].instance, limits[2].instance);
+    assert_ne!(limits[0].instance, limits[1].instance);
+    assert!(limits.iter().all(|limit| limit.instance < 2), "{limits:?}");
+    let direct = faulty_sink(json!({ "options": { "direct": true } })).await.unwrap();
+    assert_eq!(direct.buffer_limit(&orders(0)), None, "it buffers nothing between two calls");
+    let row = records(0, 0, &["value"]);
+    assert!(BufferLimit::bytes_of(&row) > u64::try_from(row.size_bytes()).unwrap(), "empty rows take memory as well");
 }
 
 #[tokio::test]

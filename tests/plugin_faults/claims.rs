@@ -8,7 +8,7 @@ use tidegate::collect::{Collect, Window};
 use tidegate::model::{CallError, Owner};
 use tidegate::sink::Sink;
 
-use crate::stage::{Stage, guest, trapped};
+use crate::stage::{Stage, guest, stopped};
 use crate::wat::{Wat, bytes, words};
 
 attacks! {
@@ -84,7 +84,7 @@ async fn flush(stage: &Stage) {
     let guest = answers(Wat::sink(), "flush", &failures(&[(0, 0), (2, 1)])).build();
     let sink = stage.sink(&stage.component(&guest), json!({})).await.unwrap();
     assert_eq!(sink.add(&stage.records(&["!", "a"])).await, Ok(vec![]));
-    let fault = trapped(sink.flush(&stage.source(0)).await);
+    let fault = stopped(sink.flush(&stage.source(0)).await);
     broke(stage, fault, "flush", "it names row 2 of 2, counted from 0").await;
     assert!(matches!(sink.flush(&stage.source(0)).await, Err(CallError::BufferLost(_))));
     sink.discard(&stage.source(0)).await;
@@ -124,7 +124,7 @@ async fn window(stage: &Stage) {
     let collector = stage.collector(&stage.component(&guest), json!({})).await.unwrap();
     let window = Window { source: stage.source(0), first: 0, last: 0, records: 1 };
     assert!(collector.collect(&stage.records(&["!"])).await.is_ok());
-    let fault = trapped(collector.window_complete(&window).await);
+    let fault = stopped(collector.window_complete(&window).await);
     broke(stage, fault, "on-window-complete", "it names row 7 of 1, counted from 0").await;
     assert!(collector.collect(&stage.records(&["fine"])).await.is_ok());
 }
@@ -157,7 +157,7 @@ async fn many_in_the_window(stage: &Stage) {
     let collector = stage.collector(&stage.component(&guest), limits).await.unwrap();
     let window = Window { source: stage.source(0), first: 0, last: 0, records: 1 };
     assert!(collector.collect(&stage.records(&["!"])).await.is_ok());
-    let fault = trapped(collector.window_complete(&window).await);
+    let fault = stopped(collector.window_complete(&window).await);
     let message = "`{}` wanted to yield more than its 10 payloads in one call in `on-window-complete`, and was stopped";
     stage.said(&fault, message, "if that is legitimate, raise `<place>.limits.payloads_per_call`");
     assert!(collector.collect(&stage.records(&["fine"])).await.is_ok());
@@ -176,9 +176,9 @@ async fn changing(stage: &Stage) {
     let component = stage.component(&guest);
     let sink = stage.sink(&component, armed.clone()).await.unwrap();
     let described = sink.description();
-    trapped(sink.deliver(&stage.records(&["!"])).await);
+    stopped(sink.deliver(&stage.records(&["!"])).await);
     let answer = sink.deliver(&stage.records(&["fine"])).await;
-    let Err(CallError::Unknown(fault)) = answer else { panic!("{answer:?}") };
+    let Err(CallError::Unavailable(fault)) = answer else { panic!("{answer:?}") };
     assert_eq!(fault.owner, Owner::Plugin);
     stage.said(
         &fault,

@@ -8,7 +8,7 @@ use tidegate::model::{Fault, Owner};
 use tidegate::plugin::{Compiler, PluginSink, Plugins};
 use tidegate::sink::{Queries, Sink};
 
-use crate::stage::{Stage, configured, trapped};
+use crate::stage::{Stage, configured, stopped};
 use crate::wat::Wat;
 
 attacks! {
@@ -288,5 +288,5 @@ async fn planted_code(stage: &Stage) {
     let sink = PluginSink::start(artifact, "x", &options, &queries).await.unwrap();
     assert_eq!(sink.deliver(&stage.records(&["!"])).await, Ok(vec![]), "the good one");
     let sink = stage.sink(&stage.component(&evil), json!({})).await.unwrap();
-    trapped(sink.deliver(&stage.records(&["!"])).await);
+    stopped(sink.deliver(&stage.records(&["!"])).await);
 }

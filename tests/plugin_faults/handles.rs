@@ -5,7 +5,7 @@ use tidegate::sink::Sink;
 
 use crate::machine::open_below;
 use crate::prowler;
-use crate::stage::{Stage, trapped};
+use crate::stage::{Stage, stopped};
 use crate::wat::Wat;
 
 attacks! {
@@ -42,7 +42,7 @@ async fn hoard(stage: &Stage, what: &str) {
         (over, watch)
     };
     let step = json!({ "do": "hoard", "what": what, "most": 100_000 });
-    let fault = trapped(sink.deliver(&prowler::steps(stage, &[step])).await);
+    let fault = stopped(sink.deliver(&prowler::steps(stage, &[step])).await);
     sample.0.store(true, std::sync::atomic::Ordering::Release);
     let most = sample.1.join().unwrap();
     let message = "`{}` wanted more than its 100 handles in `deliver`, and was stopped";

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tidegate::plugin::PluginSink;
 use tidegate::sink::Sink;
 
-use crate::stage::{Stage, guest, trapped, waited};
+use crate::stage::{Stage, guest, stopped, waited};
 use crate::web::Web;
 
 attacks! {
@@ -383,13 +383,13 @@ async fn hoard_of(stage: &Stage, part: &str) {
 async fn headers(stage: &Stage) {
     let sink = dialler(stage, &[], json!({})).await;
     let asked = json!({ "authority": "granted.example", "unsent": true, "headers": [["x-a", "A".repeat(1 << 20)]] });
-    let fault = trapped(sink.deliver(&stage.records(&[&asked.to_string()])).await);
+    let fault = stopped(sink.deliver(&stage.records(&[&asked.to_string()])).await);
     assert!(fault.to_string().contains("size"), "{fault}");
 }
 
 /// More handles than there may be end the guest, and the limit is named.
 async fn exhausted(stage: &Stage, sink: &PluginSink, asked: &Value) {
-    let fault = trapped(sink.deliver(&stage.records(&[&asked.to_string()])).await);
+    let fault = stopped(sink.deliver(&stage.records(&[&asked.to_string()])).await);
     let (_, hint) = stage.words(&fault);
     assert!(hint.contains("`<place>.limits.handles`"), "{fault}\n{hint}");
 }

@@ -5,7 +5,7 @@ use tidegate::collect::{Collect, DeliveryError, Window};
 use tidegate::model::{Action, FailureKind, Fault, Owner, SinkKind};
 use tidegate::sink::Sink;
 
-use crate::stage::{Stage, trapped, unborn};
+use crate::stage::{Stage, stopped, not_started};
 use crate::wat::Wat;
 
 attacks! {
@@ -67,7 +67,7 @@ async fn deliver(stage: &Stage, hook: &'static str) {
 async fn realloc(stage: &Stage) {
     let attacker = stage.sink(&stage.component(&sink("realloc").build()), json!({})).await.unwrap();
     let large = "x".repeat(100_000);
-    let fault = trapped(attacker.deliver(&stage.records(&[&large])).await);
+    let fault = stopped(attacker.deliver(&stage.records(&[&large])).await);
     overran(stage, &fault, "deliver", HINT);
     assert_eq!(attacker.deliver(&stage.records(&["fine"])).await, Ok(vec![]));
     stage.is_silent();
@@ -90,7 +90,7 @@ async fn destructor(stage: &Stage) {
 
 async fn add(stage: &Stage) {
     let attacker = stage.sink(&stage.component(&sink("add").build()), json!({})).await.unwrap();
-    overran(stage, &trapped(attacker.add(&stage.records(&["!"])).await), "add", HINT);
+    overran(stage, &stopped(attacker.add(&stage.records(&["!"])).await), "add", HINT);
     attacker.discard(&stage.source(0)).await;
     assert_eq!(attacker.add(&stage.records(&["fine"])).await, Ok(vec![]));
     assert_eq!(attacker.flush(&stage.source(0)).await, Ok(vec![]));
@@ -100,7 +100,7 @@ async fn add(stage: &Stage) {
 async fn flush(stage: &Stage) {
     let attacker = stage.sink(&stage.component(&sink("flush").build()), json!({})).await.unwrap();
     assert_eq!(attacker.add(&stage.records(&["!"])).await, Ok(vec![]));
-    overran(stage, &trapped(attacker.flush(&stage.source(0)).await), "flush", HINT);
+    overran(stage, &stopped(attacker.flush(&stage.source(0)).await), "flush", HINT);
     attacker.discard(&stage.source(0)).await;
     assert_eq!(attacker.add(&stage.records(&["fine"])).await, Ok(vec![]));
     assert_eq!(attacker.flush(&stage.source(0)).await, Ok(vec![]));
@@ -133,8 +133,8 @@ async fn close(stage: &Stage) {
 async fn connect(stage: &Stage) {
     let component = stage.component(&sink("connect").build());
     let attacker = stage.sink(&component, armed()).await.unwrap();
-    overran(stage, &unborn(attacker.connect().await), "connect", SETUP_HINT);
-    overran(stage, &unborn(attacker.deliver(&stage.records(&["fine"])).await), "connect", SETUP_HINT);
+    overran(stage, &not_started(attacker.connect().await), "connect", SETUP_HINT);
+    overran(stage, &not_started(attacker.deliver(&stage.records(&["fine"])).await), "connect", SETUP_HINT);
     let harmless = stage.sink(&component, json!({})).await.unwrap();
     assert_eq!(harmless.connect().await, Ok(()));
     stage.is_silent();
@@ -157,7 +157,7 @@ async fn instantiation(stage: &Stage) {
 async fn on_ready(stage: &Stage) {
     let component = stage.component(&collector("on-ready").build());
     let attacker = stage.collector(&component, armed()).await.unwrap();
-    overran(stage, &unborn(attacker.ready().await), "on-ready", SETUP_HINT);
+    overran(stage, &not_started(attacker.ready().await), "on-ready", SETUP_HINT);
     let harmless = stage.collector(&component, json!({})).await.unwrap();
     assert_eq!(harmless.ready().await, Ok(()));
     stage.is_silent();
@@ -168,7 +168,7 @@ async fn on_window_complete(stage: &Stage) {
     let attacker = stage.collector(&component, json!({})).await.unwrap();
     let window = Window { source: stage.source(0), first: 0, last: 0, records: 1 };
     assert!(attacker.collect(&stage.records(&["!"])).await.is_ok());
-    overran(stage, &trapped(attacker.window_complete(&window).await), "on-window-complete", HINT);
+    overran(stage, &stopped(attacker.window_complete(&window).await), "on-window-complete", HINT);
     assert!(attacker.collect(&stage.records(&["fine"])).await.is_ok());
     assert_eq!(attacker.window_complete(&window).await, Ok(None));
     stage.is_silent();

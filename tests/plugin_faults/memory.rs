@@ -49,7 +49,7 @@ async fn realloc(stage: &Stage) {
     let guest = Wat::sink().on("realloc", "(loop $more (drop (memory.grow (i32.const 16))) (br $more))").build();
     let sink = stage.sink(&stage.component(&guest), limited()).await.unwrap();
     let large = "x".repeat(100_000);
-    too_much_memory(stage, &crate::stage::trapped(deliver(&sink, stage, &large).await), "deliver");
+    too_much_memory(stage, &crate::stage::stopped(deliver(&sink, stage, &large).await), "deliver");
     assert_eq!(deliver(&sink, stage, "fine").await, Ok(vec![]));
 }
 

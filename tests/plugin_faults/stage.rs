@@ -157,16 +157,18 @@ impl Stage {
     }
 }
 
-/// The guest was stopped, and that is its own fault.
+/// The guest was stopped, and that is its own fault. A limit that it met is told from a trap, and the hint names the limit.
 #[track_caller]
-pub(crate) fn trapped<T: Debug>(answer: Result<T, CallError>) -> Fault {
-    match answer {
-        Err(CallError::Trap(fault)) => {
-            assert_eq!(fault.owner, Owner::Plugin, "{fault}");
-            fault
-        }
-        other => panic!("not a trap: {other:?}"),
-    }
+pub(crate) fn stopped<T: Debug>(answer: Result<T, CallError>) -> Fault {
+    let (met_limit, fault) = match answer {
+        Err(CallError::Trap(fault)) => (false, fault),
+        Err(CallError::LimitExceeded(fault)) => (true, fault),
+        other => panic!("not stopped: {other:?}"),
+    };
+    assert_eq!(fault.owner, Owner::Plugin, "{fault}");
+    let names_limit = fault.hint.as_ref().is_some_and(|hint| hint.starts_with("if that is legitimate, raise `"));
+    assert_eq!(met_limit, names_limit, "S15a: {fault:?}");
+    fault
 }
 
 /// The guest was stopped while it waited, and that is not its fault: no row may be suspected (S63).
@@ -183,10 +185,10 @@ pub(crate) fn waited<T: Debug>(answer: Result<T, CallError>) -> Fault {
 
 /// No row was shown to the guest, so none is suspected.
 #[track_caller]
-pub(crate) fn unborn<T: Debug>(answer: Result<T, CallError>) -> Fault {
+pub(crate) fn not_started<T: Debug>(answer: Result<T, CallError>) -> Fault {
     match answer {
-        Err(CallError::Unknown(fault)) => fault,
-        other => panic!("not to be tried again: {other:?}"),
+        Err(CallError::Unavailable(fault)) => fault,
+        other => panic!("not unavailable: {other:?}"),
     }
 }
 
@@ -195,7 +197,7 @@ impl Stage {
     pub(crate) async fn stopped_in_collect(&self, guest: &Wat, more: Value) -> Fault {
         let collector = self.collector(&self.component(&guest.build()), more).await.unwrap();
         collector.ready().await.unwrap();
-        let fault = trapped(collector.collect(&self.records(&["!"])).await);
+        let fault = stopped(collector.collect(&self.records(&["!"])).await);
         let fine = collector.collect(&self.records(&["fine"])).await;
         assert!(fine.is_ok(), "{fine:?}");
         fault
@@ -205,7 +207,7 @@ impl Stage {
     pub(crate) async fn stopped_in_deliver(&self, guest: &Wat, more: Value) -> Fault {
         let sink = self.sink(&self.component(&guest.build()), more).await.unwrap();
         sink.connect().await.unwrap();
-        let fault = trapped(sink.deliver(&self.records(&["!"])).await);
+        let fault = stopped(sink.deliver(&self.records(&["!"])).await);
         assert_eq!(sink.deliver(&self.records(&["fine"])).await, Ok(vec![]));
         fault
     }

@@ -5,7 +5,7 @@ use tidegate::model::Fault;
 use tidegate::sink::Sink;
 
 use crate::prowler::{self, told};
-use crate::stage::{Stage, guest, trapped};
+use crate::stage::{Stage, guest, stopped};
 use crate::wat::Wat;
 
 attacks! {
@@ -69,7 +69,7 @@ async fn sockets(stage: &Stage) {
 /// The line that asks for a grant has to say that there is none.
 async fn standard_library(stage: &Stage) {
     let sink = stage.sink(&guest("faulty-sink"), json!({ "options": { "direct": true } })).await.unwrap();
-    let fault = trapped(sink.deliver(&stage.records(&["dial"])).await);
+    let fault = stopped(sink.deliver(&stage.records(&["dial"])).await);
     for way in ["tcp", "udp", "listen", "name"] {
         assert!(fault.causes[0].contains(&format!("{way} Err(")), "{fault}");
     }
@@ -112,7 +112,7 @@ async fn twins(stage: &Stage) {
     assert_eq!(told(stage, &second, &[read]).await, [format!("ok {}", other.display())]);
     // One of them dies, and the other still knows what it knew.
     let hoard = json!({ "do": "hoard", "what": "clocks", "most": 100_000 });
-    trapped(first.deliver(&prowler::steps(stage, &[hoard])).await);
+    stopped(first.deliver(&prowler::steps(stage, &[hoard])).await);
     assert_eq!(told(stage, &first, &[remember("new")]).await, ["ok "], "a fresh instance knows nothing");
     assert_eq!(told(stage, &second, &[remember("")]).await, ["ok yours"]);
     stage.is_silent();
@@ -124,13 +124,13 @@ async fn retired(stage: &Stage) {
     let sink = stage.sink(&stage.component(&guest), json!({})).await.unwrap();
     let start = std::time::Instant::now();
     for _ in 0..8 {
-        let fault = trapped(sink.deliver(&stage.records(&["!"])).await);
+        let fault = stopped(sink.deliver(&stage.records(&["!"])).await);
         stage.said(&fault, "`{}` trapped in `deliver`", "");
     }
     assert!(start.elapsed().as_millis() >= 10 + 20 + 40 + 80 + 160 + 320 + 640, "no back-off");
     assert_eq!(sink.deliver(&stage.records(&["fine"])).await, Ok(vec![]));
     for _ in 0..2 {
-        trapped(sink.deliver(&stage.records(&["!"])).await);
+        stopped(sink.deliver(&stage.records(&["!"])).await);
         assert_eq!(sink.deliver(&stage.records(&["fine"])).await, Ok(vec![]));
     }
     stage.is_silent();
@@ -154,7 +154,7 @@ async fn crowd(stage: &Stage) {
         let mut batch = tidegate::model::Batch::new(stage.source(partition));
         batch.push(0, -1, None, Some(b"!"));
         let (batch, sink) = (std::sync::Arc::new(batch), &sink);
-        async move { trapped(sink.deliver(&batch).await) }
+        async move { stopped(sink.deliver(&batch).await) }
     });
     let faults: Vec<Fault> = futures_util::future::join_all(calls).await;
     assert!(faults.iter().all(|fault| fault.message.contains("was still running in `deliver`")), "{faults:?}");

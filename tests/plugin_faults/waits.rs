@@ -5,7 +5,7 @@ use tidegate::collect::{Collect, Window};
 use tidegate::model::{Fault, Owner};
 use tidegate::sink::Sink;
 
-use crate::stage::{Stage, unborn, waited};
+use crate::stage::{Stage, not_started, waited};
 use crate::wat::Wat;
 
 attacks! {
@@ -81,7 +81,7 @@ async fn close(stage: &Stage) {
 async fn connect(stage: &Stage) {
     let component = stage.component(&sink("connect").build());
     let attacker = stage.sink(&component, armed()).await.unwrap();
-    was_waiting(stage, &unborn(attacker.connect().await), "connect", SETUP_HINT);
+    was_waiting(stage, &not_started(attacker.connect().await), "connect", SETUP_HINT);
     let harmless = stage.sink(&component, json!({})).await.unwrap();
     assert_eq!(harmless.connect().await, Ok(()));
 }

@@ -191,7 +191,7 @@ impl<G: Guest> Live<G> {
                 Err(fault(&self.plan.who, G::PREPARE, G::ROLE, types::Fault::Fatal(words)))
             }
             Ok(Err(answered)) => Err(fault(&self.plan.who, G::PREPARE, G::ROLE, answered)),
-            Err(stop) => Err(CallError::Unknown(self.obituary(stop))),
+            Err(stop) => Err(CallError::Unavailable(stop.fault(&self.plan.who, &self.output))),
         }
     }
 
@@ -200,9 +200,9 @@ impl<G: Guest> Live<G> {
         self.output.refused(what);
     }
 
-    /// What is said of the end of the instance.
-    pub(crate) fn obituary(&self, stop: Stop) -> Fault {
-        stop.fault(&self.plan.who, &self.output)
+    /// What the end of the instance means for the rows of the call that it ended in.
+    pub(crate) fn ended(&self, stop: Stop) -> CallError {
+        stop.into_error(&self.plan.who, &self.output)
     }
 }
 
@@ -236,9 +236,20 @@ impl Stop {
         }
     }
 
-    /// Whether the outcome may be the destination's doing, not the guest's.
-    pub(crate) fn is_waiting(&self) -> bool {
-        matches!(self, Self::Waited { .. } | Self::Abandoned)
+    /// Typed by what it means for the rows of the call (S15a, S63).
+    pub(crate) fn into_error(self, who: &Who, output: &Output) -> CallError {
+        let met_limit = match &self {
+            Self::Overran { .. } | Self::Exceeded { .. } => true,
+            Self::Trapped { error, .. } => Met::read(error, &who.limits).is_some(),
+            Self::Waited { .. } | Self::Broke { .. } | Self::Abandoned => false,
+        };
+        let waited = matches!(self, Self::Waited { .. } | Self::Abandoned);
+        let fault = self.fault(who, output);
+        match (met_limit, waited) {
+            (true, _) => CallError::LimitExceeded(fault),
+            (false, true) => CallError::Timeout(fault),
+            (false, false) => CallError::Trap(fault),
+        }
     }
 }
 

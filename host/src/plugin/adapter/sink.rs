@@ -15,11 +15,15 @@ use crate::plugin::contract::{Contract, Role};
 use crate::plugin::imports::State;
 use crate::plugin::instance::slots::{Lease, Mark, Marks, Slots};
 use crate::plugin::instance::{Guest, Plan, Stop, fault};
+use crate::plugin::limits::MEBIBYTE;
 use crate::plugin::report::printable;
-use crate::sink::{Description, Queries, Sink, Style};
+use crate::sink::{BufferLimit, Description, Queries, Sink, Style};
 
 /// Most bytes of what `close` complains of.
 const COMPLAINT_BYTES: usize = 600;
+/// A buffering instance is given one part in this many of its memory between two flushes: guests copy and encode what they
+/// buffer, and their allocators round up (S15a).
+const BUFFER_SHARE: u64 = 4;
 
 struct SinkGuest(sink::Guest);
 
@@ -92,6 +96,14 @@ impl PluginSink {
 impl Sink for PluginSink {
     fn description(&self) -> Description {
         self.slots.described
+    }
+
+    fn buffer_limit(&self, source: &TopicPartition) -> Option<BufferLimit> {
+        let limits = &self.slots.plan.who.limits;
+        (self.slots.described.style == Style::Buffering).then(|| BufferLimit {
+            instance: self.slots.slot_of(source),
+            max_bytes: limits.memory_mebibytes.saturating_mul(MEBIBYTE) / BUFFER_SHARE,
+        })
     }
 
     async fn connect(&self) -> Result<(), CallError> {

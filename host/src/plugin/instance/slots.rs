@@ -127,12 +127,12 @@ impl<G: Guest> Slots<G> {
         let (plan, preparing) = (Arc::clone(&self.plan), self.preparing.load(Ordering::Acquire));
         let number = u32::try_from(self.slot_of(source)).unwrap_or(0);
         let answer = blocking(&self.plan, move |abandon| async move {
-            let mut live: Live<G> = plan.build(number, &abandon).await.map_err(unborn)?;
+            let mut live: Live<G> = plan.build(number, &abandon).await.map_err(not_built)?;
             if preparing {
                 live.prepare(&abandon).await?;
             }
             let lease = Lease { live: &mut live, marks: &mut Marks::new(), abandon: &abandon };
-            job(lease).await.map_err(|stop| ended(&live, stop))
+            job(lease).await.map_err(|stop| live.ended(stop))
         })
         .await;
         drop(permit);
@@ -181,7 +181,7 @@ impl<G: Guest> Slots<G> {
                 // A caller who is gone has not heard the answer, so nobody knows what the instance holds.
                 Ok(_) if abandon.is_given_up() => {
                     slot.retire();
-                    Err(ended(&live, Stop::Abandoned))
+                    Err(live.ended(Stop::Abandoned))
                 }
                 Ok(answer) => {
                     slot.succeed(live);
@@ -189,7 +189,7 @@ impl<G: Guest> Slots<G> {
                 }
                 Err(stop) => {
                     slot.retire();
-                    Err(ended(&live, stop))
+                    Err(live.ended(stop))
                 }
             }
         })
@@ -197,7 +197,7 @@ impl<G: Guest> Slots<G> {
     }
 
     /// The same slot for the same topic-partition, always; the partitions of one topic spread evenly.
-    fn slot_of(&self, source: &TopicPartition) -> usize {
+    pub(crate) fn slot_of(&self, source: &TopicPartition) -> usize {
         let mut hasher = DefaultHasher::new();
         source.topic.hash(&mut hasher);
         let mixed = hasher.finish().wrapping_add(u64::from(source.partition.unsigned_abs()));
@@ -227,22 +227,17 @@ async fn take_or_build<G: Guest>(
         }
         Err(fault) => {
             slot.retire();
-            Err(unborn(fault))
+            Err(not_built(fault))
         }
     }
 }
 
-/// No record was shown to an instance that did not come to be, so none can be suspected: never a trap.
-fn unborn(fault: Fault) -> CallError {
+/// An instance that could not be made was shown no row, so no row can be the cause: never a trap.
+fn not_built(fault: Fault) -> CallError {
     match fault.owner {
         Owner::Config => CallError::Fatal(fault),
-        _ => CallError::Unknown(fault),
+        Owner::Plugin | Owner::Destination | Owner::Host => CallError::Unavailable(fault),
     }
-}
-
-fn ended<G: Guest>(live: &Live<G>, stop: Stop) -> CallError {
-    let (waiting, fault) = (stop.is_waiting(), live.obituary(stop));
-    if waiting { CallError::Timeout(fault) } else { CallError::Trap(fault) }
 }
 
 fn differs(plan: &Plan) -> Fault {
@@ -277,6 +272,7 @@ where
         handle.block_on(work(abandon))
     };
     tokio::task::spawn_blocking(run).await.unwrap_or_else(|error| {
-        Err(CallError::Unknown(Fault::host(format!("a call of `{}` did not end", plan.who.label)).because(error)))
+        // The thread panicked, and its instance went with it.
+        Err(CallError::Trap(Fault::host(format!("a call of `{}` did not end", plan.who.label)).because(error)))
     })
 }

@@ -22,7 +22,7 @@ pub(crate) struct Met {
 
 impl Met {
     /// The limit that the error tells of, if it tells of one.
-    pub(super) fn read(error: &Error, limits: &Limits) -> Option<Self> {
+    pub(crate) fn read(error: &Error, limits: &Limits) -> Option<Self> {
         let met = |key, words| Some(Self { key, words });
         match error.chain().find_map(|cause| cause.downcast_ref::<Exceeded>()) {
             Some(Exceeded { memory: true, .. }) => {
