@@ -315,9 +315,9 @@ fn each_rule_finds_what_breaks_it() {
 fn what_is_allowed_is_not_found() {
     let cases = [
         ("model.rs", "//! See [`crate::pipeline`].\n/* use tokio; */ use std::time::Duration;"),
-        ("checkpoint/window.rs", "use super::ledger::Ledger;\nuse crate::model::Offset;\nuse crate::checkpoint::X;"),
-        ("checkpoint/window.rs", "fn f() { let x = \"tokio::spawn todo!()\"; let y = r#\"serde::\"#; let z = '\"'; }"),
-        ("checkpoint/window.rs", "fn f<'a>(x: &'a str) {}\n#[cfg(test)]\nmod tests {\n    use fastrand::Rng;\n}"),
+        ("checkpoint/ledger.rs", "use super::ledger::Ledger;\nuse crate::model::Offset;\nuse crate::checkpoint::X;"),
+        ("checkpoint/ledger.rs", "fn f() { let x = \"tokio::spawn todo!()\"; let y = r#\"serde::\"#; let z = '\"'; }"),
+        ("checkpoint/ledger.rs", "fn f<'a>(x: &'a str) {}\n#[cfg(test)]\nmod tests {\n    use fastrand::Rng;\n}"),
         ("plugin.rs", "use wasmtime::Engine;"),
         ("plugin/engine.rs", "use wasmtime::{Engine, component::Linker};\nuse crate::sink::Sink;"),
         ("source/kafka.rs", "use rdkafka::consumer::BaseConsumer;"),

@@ -4,11 +4,12 @@
 //! back. Everything about offsets is decided here, so what runs in production is what the simulator runs. The watermark
 //! of the [`ledger`] is the only source of offsets to commit (S1).
 
+pub mod bisection;
+pub mod call_size;
 pub mod ledger;
-pub mod order;
 mod portion;
+pub mod retry_plan;
 mod step;
-pub mod window;
 
 use crate::model::Offset;
 use ledger::{Ledger, Obligation};
@@ -207,9 +208,9 @@ impl Partition {
         self.ledger.settle(offset, Obligation::sink(sink));
     }
 
-    /// A buffering sink took rows of that many bytes.
-    pub fn buffered(&mut self, bytes: u64) {
-        self.buffered_bytes += bytes;
+    /// What is kept of the partition in buffering sinks and for them, in bytes.
+    pub fn set_buffered_bytes(&mut self, bytes: u64) {
+        self.buffered_bytes = bytes;
     }
 
     /// The source has no record left: the checkpoint is due as soon as what was read has its answer.

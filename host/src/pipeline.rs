@@ -2,16 +2,20 @@
 //! this very loop.
 
 pub mod assignment;
-pub mod deliver;
+pub mod buffer_shares;
+pub mod collect_window;
+pub mod delivery;
 pub mod dlq;
-pub mod gather;
-mod judge;
+mod failed_rows;
 pub mod options;
 pub mod orders;
+pub mod policy;
 pub mod replay;
 pub mod route;
 pub mod rows;
+mod search;
 pub mod shared;
+pub mod waiting;
 pub mod worker;
 
 #[cfg(test)]
@@ -19,7 +23,7 @@ mod tests;
 
 use std::fmt;
 use std::future::Future;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -30,6 +34,7 @@ use crate::sink::Sink;
 use crate::source::{Event, Source};
 use crate::telemetry::Counters;
 use assignment::Assignment;
+use buffer_shares::BufferShares;
 use dlq::DeadLetters;
 use options::DeliveryOptions;
 use route::Routes;
@@ -99,8 +104,7 @@ pub async fn run<S: Source, C: Clock>(
             .into_iter()
             .map(|named| {
                 let counters = counters.sink(&named.to_string());
-                let NamedSink { kind, name, sink, delivery } = named;
-                SinkSlot { kind, name, description: sink.description(), sink, delivery, counters }
+                SinkSlot::new(named, counters)
             })
             .collect(),
         collector,
@@ -110,6 +114,8 @@ pub async fn run<S: Source, C: Clock>(
         clock: clock.clone(),
         counters,
         buffered_bytes: AtomicU64::new(0),
+        buffers: BufferShares::default(),
+        collected: AtomicBool::new(false),
         unforgotten: Mutex::default(),
     });
     let mut assignment = Assignment::new(shared.clone());

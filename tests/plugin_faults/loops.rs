@@ -5,7 +5,7 @@ use tidegate::collect::{Collect, DeliveryError, Window};
 use tidegate::model::{Action, FailureKind, Fault, Owner, SinkKind};
 use tidegate::sink::Sink;
 
-use crate::stage::{Stage, stopped, not_started};
+use crate::stage::{Stage, not_started, stopped};
 use crate::wat::Wat;
 
 attacks! {

@@ -118,7 +118,7 @@ fn s22_s99_a_mere_position_is_committed_without_a_flush() {
 fn s15_s102_what_is_held_makes_a_checkpoint_due() {
     let mut by_bytes = partition(LIMITS);
     window(&mut by_bytes, &[0]);
-    by_bytes.buffered(1_000);
+    by_bytes.set_buffered_bytes(1_000);
     assert_eq!(by_bytes.next(0, false), Command::Flush(1));
 
     let mut by_records = partition(Limits { max_records: 2, ..LIMITS });
@@ -128,7 +128,7 @@ fn s15_s102_what_is_held_makes_a_checkpoint_due() {
     let mut by_all = partition(LIMITS);
     window(&mut by_all, &[0]);
     assert!(is_read(&by_all.next(0, true)), "pressed, but not by this partition");
-    by_all.buffered(1);
+    by_all.set_buffered_bytes(1);
     assert_eq!(by_all.next(0, true), Command::Flush(1));
 }
 
@@ -203,7 +203,7 @@ fn s29_refused_checkpoints_become_smaller_and_taken_ones_grow() {
         let offsets: Vec<Offset> = (first..first + 4).collect();
         assert_eq!(partition.opened(&offsets), Ok(()));
         offsets.iter().for_each(|offset| partition.owe(*offset, 1));
-        partition.buffered(40);
+        partition.set_buffered_bytes(partition.buffered_bytes() + 40);
         partition.window_done(4);
     };
     // The windows that it takes until the checkpoint is due, well before its interval is over.

@@ -44,20 +44,11 @@ pub struct WindowOptions {
     pub max_total_records: usize,
     /// The same in bytes.
     pub max_total_bytes: usize,
-    /// Records of one window that may be dead-lettered because the collector traps on them, before the partition is
-    /// rewound instead (S63).
-    pub max_poison_per_window: usize,
 }
 
 impl Default for WindowOptions {
     fn default() -> Self {
-        Self {
-            max_records: 1024,
-            max_bytes: 16 << 20,
-            max_total_records: 1_000_000,
-            max_total_bytes: 256 << 20,
-            max_poison_per_window: 8,
-        }
+        Self { max_records: 1024, max_bytes: 16 << 20, max_total_records: 1_000_000, max_total_bytes: 256 << 20 }
     }
 }
 
@@ -83,8 +74,9 @@ impl Default for ExecutorOptions {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DeliveryOptions {
-    /// What happens to payloads that the sink does not take, where no collector's hook decides. Left out, they go to the
-    /// dead letter queue, and a destination that is away is waited for (S79, S41).
+    /// What happens to payloads that the sink does not take, where no collector's hook decides. Left out, a row that never will be
+    /// written goes to the dead letter queue, one that may be later is tried again first, and a destination that is unavailable is
+    /// waited for (S79, S79a).
     pub on_error: Option<OnError>,
     /// The source topics whose records go to this sink; left out, all do. Without a collector only, which decides by itself.
     pub topics: Vec<String>,
@@ -104,10 +96,10 @@ impl DeliveryOptions {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnError {
-    /// They go to the dead letter queue, also those that only met a destination that is away.
+    /// They go to the dead letter queue, also those that only met a destination that is unavailable.
     Dlq,
-    /// What may succeed later is tried again up to `executor.max_retries` times and then dead-lettered; the rest is
-    /// dead-lettered at once.
+    /// What may succeed later, be it the row or the destination, is tried again up to `executor.max_retries` times and then
+    /// dead-lettered; the rest is dead-lettered at once.
     Retry,
     /// They are given up, counted. Loses data.
     Skip,

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 
 use super::NamedSink;
 use super::dlq::{Content, Opened, open};
+use super::policy::{Disposition, Stage, disposition};
 use super::route::Routes;
 use crate::collect::{Collect, Collected, DeliveryError, Window};
 use crate::model::{Action, Batch, CallError, Failure, FailureKind, Offset, Payload, SinkKind, TopicPartition};
@@ -229,10 +230,10 @@ impl Replay {
                 None => Ok(flat(payloads)),
                 Some(failure) => Err(failure.reason),
             }),
-            Err(CallError::Trap(fault) | CallError::LimitExceeded(fault) | CallError::Reject(fault)) => {
-                Ok(Err(fault.to_string()))
-            }
-            Err(error) => Err(error),
+            Err(error) => match disposition(Stage::WindowHook, error.clone()) {
+                Disposition::RejectWindow(fault) => Ok(Err(fault.to_string())),
+                _ => Err(error),
+            },
         }
     }
 }

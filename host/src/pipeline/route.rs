@@ -46,14 +46,7 @@ pub struct Group {
     /// The payloads.
     pub batch: Arc<Batch>,
     /// The window's row that each payload came from; `None` when they are the window's rows themselves.
-    pub origin: Option<Vec<usize>>,
-}
-
-impl Group {
-    /// The window's row that payload `row` came from.
-    pub fn origin(&self, row: usize) -> usize {
-        self.origin.as_ref().and_then(|origin| origin.get(row).copied()).unwrap_or(row)
-    }
+    pub origin: Option<Arc<Vec<usize>>>,
 }
 
 /// A routed answer.
@@ -165,7 +158,7 @@ fn columns(window: &Batch, sink: usize, payloads: Vec<(usize, Payload)>) -> Grou
         next_ordinal[row] += 1;
         origin.push(row);
     }
-    Group { sink, batch: Arc::new(batch), origin: Some(origin) }
+    Group { sink, batch: Arc::new(batch), origin: Some(Arc::new(origin)) }
 }
 
 #[cfg(test)]

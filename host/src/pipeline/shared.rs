@@ -1,12 +1,14 @@
 //! What all workers of one pipeline share.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 
+use super::NamedSink;
+use super::buffer_shares::BufferShares;
 use super::dlq::{DeadLetters, Letter};
 use super::options::{AbortOptions, CheckpointOptions, DeliveryOptions, ExecutorOptions, OnSendFailure, WindowOptions};
 use super::route::Routes;
@@ -23,8 +25,6 @@ const FIRST_BACK_OFF: Duration = Duration::from_millis(100);
 const LONGEST_BACK_OFF: Duration = Duration::from_secs(10);
 /// The longest wait between fresh starts of a partition (S41).
 const LONGEST_ABORT_BACK_OFF: Duration = Duration::from_secs(60);
-/// The shortest wait for a destination that says "now" twice in a row (S33).
-const SHORTEST_REPEATED_BACKPRESSURE: Duration = Duration::from_millis(100);
 
 /// Why a partition cannot simply go on.
 #[derive(Clone, Debug)]
@@ -65,9 +65,27 @@ pub struct SinkSlot {
     pub delivery: DeliveryOptions,
     /// What it did.
     pub counters: Arc<SinkCounters>,
+    /// It has taken a row since it was loaded (S63).
+    passed: AtomicBool,
 }
 
 impl SinkSlot {
+    /// A connected sink.
+    pub fn new(named: NamedSink, counters: Arc<SinkCounters>) -> Self {
+        let NamedSink { kind, name, sink, delivery } = named;
+        Self { kind, name, description: sink.description(), sink, delivery, counters, passed: AtomicBool::new(false) }
+    }
+
+    /// The sink has taken a row.
+    pub(super) fn note_passed(&self) {
+        self.passed.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it has ever taken one.
+    pub(super) fn has_passed(&self) -> bool {
+        self.passed.load(Ordering::Relaxed)
+    }
+
     /// Names the sink as messages do: `kafka/results`.
     pub fn label(&self) -> String {
         format!("{}/{}", self.kind, self.name)
@@ -135,6 +153,10 @@ pub struct Shared<C> {
     pub counters: Arc<Counters>,
     /// Bytes in buffering sinks, all partitions together (S15).
     pub buffered_bytes: AtomicU64,
+    /// What each plugin's instances hold (S15a).
+    pub buffers: BufferShares,
+    /// The collector has answered since it was loaded.
+    pub collected: AtomicBool,
     /// Partitions of which a sink may still hold something that it was told to forget (S26).
     pub unforgotten: Mutex<BTreeSet<TopicPartition>>,
 }
@@ -172,10 +194,14 @@ impl<C: Clock> Shared<C> {
         self.clock.sleep(self.clock.jitter(wait)).await;
     }
 
-    /// Waits as long as a destination asked for; `repeated` when it had asked just before (S33, S37).
-    pub async fn hold(&self, asked: Duration, repeated: bool) {
-        let least = if repeated { SHORTEST_REPEATED_BACKPRESSURE } else { Duration::ZERO };
-        self.clock.sleep(asked.max(least)).await;
+    /// The collector has answered a call row by row.
+    pub(super) fn note_collected(&self) {
+        self.collected.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it ever has, since it was loaded (S63).
+    pub(super) fn has_collected(&self) -> bool {
+        self.collected.load(Ordering::Relaxed)
     }
 
     /// Writes dead letters and waits until they are acknowledged (S93). A queue that does not take them is tried again

@@ -7,13 +7,14 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::sync::watch;
 
-use super::deliver::Way;
+use super::collect_window::{CollectedWindow, Collection};
+use super::delivery::{Delivery, SinkState};
 use super::dlq::Letter;
-use super::gather::Gathered;
 use super::orders::{Interrupt, Order, interrupted};
 use super::route::{Group, Routed};
-use super::rows::{Added, Rows};
+use super::rows::Rows;
 use super::shared::{Shared, Stop};
+use crate::checkpoint::call_size::CallSize;
 use crate::checkpoint::{Abort, Command, Millis, Partition, Refused};
 use crate::clock::Clock;
 use crate::model::{Batch, CallError, Fault, Offset, TopicPartition};
@@ -21,7 +22,7 @@ use crate::sink::Style;
 use crate::source::{CommitError, Read, Reader};
 use crate::telemetry::PartitionState;
 
-mod forget;
+mod buffers;
 
 /// What a last commit may take even when the time for a clean end is up (S46).
 const COMMIT_FLOOR: Duration = Duration::from_secs(5);
@@ -44,7 +45,7 @@ pub async fn serve<R: Reader, C: Clock>(
     let partition = reader.partition().clone();
     let mut worker = Worker::new(shared, reader);
     let fault = worker.run(&mut orders).await;
-    worker.release_buffers();
+    worker.leave_buffers();
     Ended { partition, fault }
 }
 
@@ -54,10 +55,15 @@ struct Worker<R, C: Clock> {
     source: TopicPartition,
     core: Partition,
     window: Option<Arc<Batch>>,
-    /// Every batch that a buffering sink took since its last flush: Kafka and this are the copies that count (S27).
-    added: BTreeMap<usize, Vec<Added>>,
+    /// What the partition knows of each sink.
+    sinks: Vec<SinkState>,
+    /// Most records of one call of the collector.
+    collect_size: CallSize,
     fault: Option<Fault>,
-    held_bytes: u64,
+    /// Bytes of windows that are kept for dead letters of buffered rows.
+    kept_window_bytes: u64,
+    /// What is counted in the pipeline's total of buffered bytes.
+    counted_bytes: u64,
     /// How often in a row a buffering sink's flush met backpressure (S33).
     refused: BTreeMap<usize, u32>,
     /// A sink may still hold something from an earlier assignment; nothing is read before it has forgotten that.
@@ -70,18 +76,23 @@ impl<R: Reader, C: Clock> Worker<R, C> {
         let core = Partition::new(shared.settings.limits(), buffering, reader.start(), shared.clock.now());
         let source = reader.partition().clone();
         let unforgotten = shared.unforgotten().contains(&source);
-        Self {
+        let sinks = shared.sinks.iter().map(|_| SinkState::default()).collect();
+        let worker = Self {
             shared,
             reader,
             source,
             core,
             window: None,
-            added: BTreeMap::new(),
+            sinks,
+            collect_size: CallSize::default(),
             fault: None,
-            held_bytes: 0,
+            kept_window_bytes: 0,
+            counted_bytes: 0,
             refused: BTreeMap::new(),
             unforgotten,
-        }
+        };
+        worker.join_buffers();
+        worker
     }
 
     async fn run(&mut self, orders: &mut watch::Receiver<Order>) -> Option<Fault> {
@@ -104,7 +115,7 @@ impl<R: Reader, C: Clock> Worker<R, C> {
                 continue;
             }
             let now = self.shared.clock.now();
-            let command = self.core.next(now, self.shared.is_pressed());
+            let command = self.core.next(now, self.is_pressed());
             self.shared.counters.place(
                 &self.source,
                 PartitionState { position: self.core.position(), committed: self.core.committed() },
@@ -176,7 +187,7 @@ impl<R: Reader, C: Clock> Worker<R, C> {
             Command::Pause(wait) => {
                 self.reader.set_paused(true).await.map_err(Stop::abort)?;
                 let repeated = self.refused.values().any(|times| *times > 1);
-                self.shared.hold(Duration::from_millis(wait), repeated).await;
+                self.shared.wait_paused(Duration::from_millis(wait), repeated).await;
                 self.reader.set_paused(false).await.map_err(Stop::abort)?;
                 self.core.waited(self.shared.clock.now());
                 Ok(())
@@ -266,23 +277,25 @@ impl<R: Reader, C: Clock> Worker<R, C> {
         let Some(window) = self.window.clone() else {
             return Err(Stop::abort(Fault::host("a window was lost between reading and delivering")));
         };
-        let Gathered { round, window_round, dead } = self.shared.gather(&window).await?;
+        let collection = Collection::new(&self.shared, &window, &mut self.collect_size);
+        let CollectedWindow { round, window_round, dead } = collection.run().await?;
         if !dead.is_empty() {
             let now = self.shared.clock.unix_millis();
             let letters = dead
                 .iter()
-                .map(|(row, (reason, attempts))| Letter {
+                .map(|(row, dead)| Letter {
                     sink_name: self.shared.collector_name.clone(),
-                    error: reason.clone(),
-                    attempt_count: *attempts,
+                    error: dead.reason.clone(),
+                    attempt_count: dead.attempts,
                     failed_at: now,
                     ..Letter::of_record(&window, *row)
                 })
                 .collect();
             self.shared.dead_letter(letters).await?;
             self.shared.counters.dead_records.add(dead.len() as u64);
-            if let Some((row, (reason, _))) = dead.first_key_value() {
+            if let Some((row, of_first)) = dead.first_key_value() {
                 let first = self.source.at(window.offsets[*row]);
+                let reason = &of_first.reason;
                 tracing::warn!(records = dead.len(), first, reason, "dead-lettered as they came");
             }
         }
@@ -303,61 +316,58 @@ impl<R: Reader, C: Clock> Worker<R, C> {
 
     /// Gives every group to its sink, all at once; a group that fails cancels none of the others (S74, S75).
     async fn deliver_round(&mut self, window: &Arc<Batch>, round: Routed) -> Result<(), Stop> {
-        let shared = &self.shared;
         for group in &round.groups {
             for &offset in &group.batch.offsets {
                 self.core.owe(offset, group.sink);
             }
         }
-        let calls = round.groups.iter().map(|group| {
-            let way = match shared.sinks[group.sink].description.style {
-                Style::Direct => Way::Deliver,
-                Style::Buffering => Way::Add,
-            };
-            let rows = Rows { group: group.clone(), window: window.clone() };
-            shared.settle(way, rows, None)
+        let (shared, source) = (&self.shared, &self.source);
+        let mut groups: BTreeMap<usize, &Group> = round.groups.iter().map(|group| (group.sink, group)).collect();
+        let calls = self.sinks.iter_mut().enumerate().filter_map(|(sink, state)| {
+            let group = groups.remove(&sink)?;
+            let rows = Rows::of_group(group, window);
+            Some(async move { (group, Delivery::new(shared, sink, source, state).give(rows).await) })
         });
         let answers = join_all(calls).await;
         let mut stopped = None;
-        for (group, answer) in round.groups.iter().zip(answers) {
+        for (group, answer) in answers {
             match answer {
-                Ok(_) if self.shared.sinks[group.sink].description.style == Style::Direct => {
+                Ok(()) if self.shared.sinks[group.sink].description.style == Style::Direct => {
                     for &offset in &group.batch.offsets {
                         self.core.settle(offset, group.sink);
                     }
                 }
-                Ok(added) => {
-                    for call in added {
-                        self.hold(call.rows.group.batch.size_bytes() as u64);
-                        self.added.entry(group.sink).or_default().push(call);
-                    }
-                }
+                Ok(()) => {}
                 Err(stop) => stopped = Some(stop.after(stopped)),
             }
         }
+        self.count_buffers(&round, window);
         stopped.map_or(Ok(()), Err)
     }
 
     /// Flushes these sinks at the same time. One that fails keeps none of the others from its end.
     async fn flush(&mut self, sinks: &[usize]) -> Result<(), Stop> {
-        let added: Vec<(usize, Vec<Added>)> =
-            sinks.iter().map(|sink| (*sink, self.added.remove(sink).unwrap_or_default())).collect();
-        let answers = join_all(added.iter().map(|(sink, added)| self.shared.flush(&self.source, *sink, added))).await;
+        let (shared, source) = (&self.shared, &self.source);
+        let calls = self.sinks.iter_mut().enumerate().filter(|(sink, _)| sinks.contains(sink));
+        let calls =
+            calls.map(|(sink, state)| async move { (sink, Delivery::new(shared, sink, source, state).flush().await) });
+        let answers = join_all(calls).await;
         let mut stopped = None;
-        for ((sink, _), answer) in added.iter().zip(answers) {
+        for (sink, answer) in answers {
             match answer {
                 Ok(()) => {
-                    self.refused.remove(sink);
-                    self.core.flushed(*sink);
+                    self.refused.remove(&sink);
+                    self.core.flushed(sink);
                 }
                 Err(stop) => {
                     if matches!(stop, Stop::Abort(Abort::Backpressure(_), _)) {
-                        *self.refused.entry(*sink).or_default() += 1;
+                        *self.refused.entry(sink).or_default() += 1;
                     }
                     stopped = Some(stop.after(stopped));
                 }
             }
         }
+        self.recount_buffers();
         stopped.map_or(Ok(()), Err)
     }
 
@@ -381,7 +391,6 @@ impl<R: Reader, C: Clock> Worker<R, C> {
             Ok(()) => {
                 tracing::debug!(partition = %self.source, offset, "committed");
                 self.core.committed_at(offset);
-                self.release_buffers();
                 Ok(())
             }
             Err(CommitError::Stale(why)) => {

@@ -86,7 +86,7 @@ impl Model {
                     core.settle(record, sink);
                 } else {
                     self.buffers.entry(sink).or_default().push(record);
-                    core.buffered(10);
+                    core.set_buffered_bytes(core.buffered_bytes() + 10);
                 }
             }
         }

@@ -1,7 +1,9 @@
 //! What the window hook yields.
 
 use super::*;
+use crate::checkpoint::call_size::CallSize;
 use crate::collect::Window;
+use crate::pipeline::collect_window::Collection;
 use crate::model::Payload;
 
 /// Yields a payload for every record, and one for the window.
@@ -31,9 +33,10 @@ impl Collect for Both {
 #[tokio::test(start_paused = true)]
 async fn s62_only_the_windows_payloads_have_no_stable_name() {
     let (shared, _, _) = shared(Given { collector: Some(Arc::new(Both)), ..Given::answers(Vec::new()) });
-    let gathered = shared.gather(&window()).await.unwrap();
-    let own = &gathered.round.unwrap().groups[0].batch;
-    let hooked = &gathered.window_round.groups[0].batch;
+    let (window, mut size) = (window(), CallSize::default());
+    let collected = Collection::new(&shared, &window, &mut size).run().await.unwrap();
+    let own = &collected.round.unwrap().groups[0].batch;
+    let hooked = &collected.window_round.groups[0].batch;
     assert_eq!((own.stable, &own.offsets[..]), (true, &[1][..]));
     assert_eq!((hooked.stable, &hooked.offsets[..], &hooked.ordinals[..]), (false, &[2][..], &[3][..]));
 }

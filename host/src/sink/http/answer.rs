@@ -137,13 +137,13 @@ mod tests {
 
     #[test]
     fn s112_s113_the_status_decides() {
-        use FailureKind::{Hold, Reject, Retry};
+        use FailureKind::{Backpressure, Reject, Retry};
         let told: Vec<(u16, Option<FailureKind>)> = [200, 201, 204, 226, 299]
             .map(|code| (code, None))
             .into_iter()
             .chain([101, 300, 301, 304, 307, 308, 400, 401, 404, 409, 413, 418, 422].map(|code| (code, Some(Reject))))
             .chain([408, 425, 500, 501, 502, 503, 504, 599].map(|code| (code, Some(Retry))))
-            .chain([(429, Some(Hold(DEFAULT_HOLD)))])
+            .chain([(429, Some(Backpressure(DEFAULT_HOLD)))])
             .collect();
         for (code, expected) in told {
             assert_eq!(kind(StatusCode::from_u16(code).unwrap(), &HeaderMap::new()), expected, "{code}");

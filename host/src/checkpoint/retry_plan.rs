@@ -2,11 +2,9 @@
 
 use std::collections::HashSet;
 
-use crate::model::Batch;
-
 /// What another attempt has to write.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Again {
+pub struct RetryPlan {
     /// The rows, ascending.
     pub rows: Vec<usize>,
     /// Rows that were already written and will now stand before an earlier row of their key: the sink is not
@@ -14,34 +12,43 @@ pub struct Again {
     pub reordered: u64,
 }
 
-/// The rows of another attempt, given those to `retry` and those `rejected`, both ascending.
-///
-/// A row to retry holds back the rows after it of the same key; a row without a key holds back all that follow. An
-/// idempotent sink writes what was held back again, behind the row. A rejected row holds nothing back.
-pub fn again(batch: &Batch, retry: &[usize], rejected: &[usize], idempotent: bool) -> Again {
-    let Some(&first) = retry.first() else { return Again::default() };
-    let mut held: HashSet<&[u8]> = HashSet::new();
-    let mut all_held = false;
-    let mut answer = Again::default();
-    for row in first..batch.len() {
-        let key = batch.keys.get(row);
-        if retry.binary_search(&row).is_ok() {
-            match key {
-                Some(key) => {
-                    held.insert(key);
+impl RetryPlan {
+    /// The rows of another attempt among `0..rows`, given those to `retry` and those `given_up`, both ascending. `key` tells a
+    /// row's key.
+    ///
+    /// A row to retry holds back the rows after it of the same key; a row without a key holds back all that follow. An
+    /// idempotent sink writes what was held back again, behind the row. A row that was given up holds nothing back.
+    pub fn new<'k>(
+        rows: usize,
+        key: impl Fn(usize) -> Option<&'k [u8]>,
+        retry: &[usize],
+        given_up: &[usize],
+        idempotent: bool,
+    ) -> Self {
+        let Some(&first) = retry.first() else { return Self::default() };
+        let mut held: HashSet<&[u8]> = HashSet::new();
+        let mut all_held = false;
+        let mut plan = Self::default();
+        for row in first..rows {
+            let key = key(row);
+            if retry.binary_search(&row).is_ok() {
+                match key {
+                    Some(key) => {
+                        held.insert(key);
+                    }
+                    None => all_held = true,
                 }
-                None => all_held = true,
-            }
-            answer.rows.push(row);
-        } else if rejected.binary_search(&row).is_err() && (all_held || key.is_some_and(|key| held.contains(key))) {
-            if idempotent {
-                answer.rows.push(row);
-            } else {
-                answer.reordered += 1;
+                plan.rows.push(row);
+            } else if given_up.binary_search(&row).is_err() && (all_held || key.is_some_and(|key| held.contains(key))) {
+                if idempotent {
+                    plan.rows.push(row);
+                } else {
+                    plan.reordered += 1;
+                }
             }
         }
+        plan
     }
-    answer
 }
 
 #[cfg(test)]
@@ -49,7 +56,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::TopicPartition;
+    use crate::model::{Batch, TopicPartition};
 
     fn batch(keys: &[Option<u8>]) -> Batch {
         let mut batch = Batch::new(TopicPartition::new("t", 0));
@@ -59,20 +66,24 @@ mod tests {
         batch
     }
 
+    fn plan(batch: &Batch, retry: &[usize], given_up: &[usize], idempotent: bool) -> RetryPlan {
+        RetryPlan::new(batch.len(), |row| batch.keys.get(row), retry, given_up, idempotent)
+    }
+
     /// S76a: rows of the same key go behind the row that is tried again; other keys stay; a dead letter holds nothing.
     #[test]
     fn s76a_holds_back_the_same_key_only() {
         let batch = batch(&[Some(1), Some(2), Some(1), Some(2), Some(1)]);
-        assert_eq!(again(&batch, &[0], &[2], true), Again { rows: vec![0, 4], reordered: 0 });
-        assert_eq!(again(&batch, &[0], &[], false), Again { rows: vec![0], reordered: 2 });
-        assert_eq!(again(&batch, &[], &[1], true), Again::default());
+        assert_eq!(plan(&batch, &[0], &[2], true), RetryPlan { rows: vec![0, 4], reordered: 0 });
+        assert_eq!(plan(&batch, &[0], &[], false), RetryPlan { rows: vec![0], reordered: 2 });
+        assert_eq!(plan(&batch, &[], &[1], true), RetryPlan::default());
     }
 
     /// S76a: a row without a key holds back its whole partition.
     #[test]
     fn s76a_a_row_without_a_key_holds_back_all() {
         let batch = batch(&[Some(1), None, Some(3), None]);
-        assert_eq!(again(&batch, &[1], &[], true), Again { rows: vec![1, 2, 3], reordered: 0 });
+        assert_eq!(plan(&batch, &[1], &[], true), RetryPlan { rows: vec![1, 2, 3], reordered: 0 });
     }
 
     proptest! {
@@ -91,7 +102,7 @@ mod tests {
                     table.insert(keys[row], row);
                 }
             }
-            for row in again(&batch, &retry, &rejected, true).rows {
+            for row in plan(&batch, &retry, &rejected, true).rows {
                 table.insert(keys[row], row);
             }
             for (key, last) in &table {

@@ -1,0 +1,168 @@
+//! A call that failed as a whole says nothing about a single row: it is asked again in parts until every row has an answer of its
+//! own (S63, S79b).
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+use super::{Answered, Delivery, DeliveryMode, Failed, Rows, Stop, index, shifted};
+use crate::checkpoint::Abort;
+use crate::checkpoint::bisection::Bisection;
+use crate::clock::Clock;
+use crate::model::{Failure, FailureKind};
+use crate::pipeline::policy::{Disposition, disposition};
+use crate::pipeline::search::Search;
+use crate::pipeline::waiting::Waiting;
+
+impl<C: Clock> Delivery<'_, C> {
+    /// Asks again in parts, lowest rows first, about rows that a call of all of them has failed for. Rows that pass are done with on the
+    /// way; a row that fails alone while others pass is answered as [`Suspicion::of_a_single_row`] says. Where nothing passes, rows
+    /// behind are tried too; where none of them passes either, a destination is waited for, and a plugin is blamed.
+    pub(super) async fn isolate(
+        &mut self,
+        mode: DeliveryMode,
+        rows: &Rows,
+        call: Range<usize>,
+        failed: Failed,
+        known: &BTreeSet<usize>,
+    ) -> Result<Answered, Stop> {
+        let part_mode = if mode == DeliveryMode::Add { DeliveryMode::AddAndFlush } else { mode };
+        let first_size = call.len();
+        let mut end = call.end;
+        // What had been buffered before may be what made an `add` fail.
+        let alone = mode != DeliveryMode::Add || failed.held == 0;
+        let parts = if alone { Bisection::new(call.clone()) } else { Bisection::untried(call.clone()) };
+        let mut search = Search::new(parts, known.clone(), self.any_passed);
+        if alone && first_size == 1 {
+            search.failed_alone(call.start, failed.suspicion, failed.fault.clone());
+        }
+        tracing::info!(
+            sink = self.slot.label(), partition = %self.source, rows = first_size, reason = %failed.fault,
+            "a call failed as a whole: its rows are tried in parts"
+        );
+        let mut waiting = Waiting::default();
+        let mut failures = Vec::new();
+        loop {
+            while let Some(part) = search.parts.next() {
+                self.try_part(part_mode, rows, part, &mut search, &mut failures, &mut waiting).await?;
+            }
+            if search.maybe_outage() == 0 && search.maybe_plugin().is_none() {
+                break;
+            }
+            if end < rows.len() {
+                let next = self.next_call(part_mode, rows, end);
+                end = next.end;
+                search.parts.extend(next);
+                continue;
+            }
+            if let Some(fault) = search.maybe_plugin() {
+                // S63: a single row is judged by those before it.
+                if rows.len() == 1 && self.slot.has_passed() {
+                    break;
+                }
+                return Err(Stop::Abort(Abort::Failure, fault.clone()));
+            }
+            if search.maybe_outage() == 1 && search.any_passed() {
+                break;
+            }
+            self.wait_out_outage(rows, &mut search, &mut waiting).await?;
+        }
+        self.shared.end_wait(&mut waiting, &self.slot.label(), self.source);
+        self.note_size(mode, first_size, &failed, &search.parts);
+        let mut isolated = Vec::new();
+        for (row, (kind, fault)) in search.into_failures() {
+            if kind != FailureKind::Reject {
+                isolated.push(row);
+            }
+            failures.push(Failure { index: index(row), kind, reason: fault.to_string() });
+        }
+        failures.sort_by_key(|failure| failure.index);
+        Ok(Answered { failures, end, isolated })
+    }
+
+    /// Tries one part, until it has passed or failed.
+    async fn try_part(
+        &mut self,
+        mode: DeliveryMode,
+        rows: &Rows,
+        part: Range<usize>,
+        search: &mut Search,
+        failures: &mut Vec<Failure>,
+        waiting: &mut Waiting,
+    ) -> Result<(), Stop> {
+        let error = match self.call(mode, rows, part.clone()).await? {
+            Ok(failed) => {
+                self.shared.end_wait(waiting, &self.slot.label(), self.source);
+                if failed.len() < part.len() {
+                    self.any_passed = true;
+                    self.slot.note_passed();
+                }
+                search.passed();
+                failures.extend(shifted(failed, part.start));
+                return Ok(());
+            }
+            Err(error) => error,
+        };
+        match disposition(mode.stage(), error) {
+            Disposition::WaitAndRepeat(asked) => {
+                self.shared.wait_as_asked(waiting, &self.slot.label(), self.source, asked).await;
+            }
+            Disposition::WaitForDestination(fault) => {
+                self.discard().await;
+                let reason = fault.to_string();
+                self.shared.wait_until_available(waiting, &self.slot.label(), self.source, &reason).await;
+            }
+            Disposition::GiveAgain(_) => {
+                self.discard().await;
+                self.shared.back_off(1).await;
+            }
+            Disposition::Isolate(suspicion, fault) => {
+                self.discard().await;
+                search.parts.failed();
+                if part.len() > 1 {
+                    return Ok(());
+                }
+                search.failed_alone(part.start, suspicion, fault.clone());
+                if search.is_plugin_stuck() {
+                    return Err(Stop::Abort(Abort::Failure, fault));
+                }
+                if search.is_outage() {
+                    self.wait_out_outage(rows, search, waiting).await?;
+                }
+            }
+            other => return Err(self.stop(other)),
+        }
+        Ok(())
+    }
+
+    /// Several rows in a row have failed alone: the destination is unavailable (S79b). They are tried again after a wait. Where every
+    /// row has failed alone and the window could be larger, its records come again, so that newer ones can show which it was.
+    async fn wait_out_outage(&mut self, rows: &Rows, search: &mut Search, waiting: &mut Waiting) -> Result<(), Stop> {
+        let Some(fault) = search.outage().cloned() else { return Ok(()) };
+        let is_small = rows.len() < self.shared.settings.window.max_records;
+        if search.has_failed_on_all(rows.len()) && is_small {
+            return Err(Stop::Abort(Abort::Destination, fault));
+        }
+        let reason = fault.to_string();
+        self.shared.wait_until_available(waiting, &self.slot.label(), self.source, &reason).await;
+        search.retry_unconfirmed();
+        Ok(())
+    }
+
+    /// Where every part passed, the size was what the call failed for: the next ones are smaller (S15a, S79b).
+    fn note_size(&mut self, mode: DeliveryMode, rows: usize, failed: &Failed, parts: &Bisection) {
+        if !parts.suspects().is_empty() {
+            return;
+        }
+        let time = failed.suspicion.is_slow().then_some(failed.took);
+        let passed = parts.largest_passed();
+        match mode {
+            // What had been buffered before may be what filled the guest's memory.
+            DeliveryMode::Add if failed.held > 0 => {
+                let all = failed.held + rows;
+                self.state.flush_size.shrink(all, all / 2, None);
+            }
+            DeliveryMode::Deliver | DeliveryMode::Add => self.state.call_size.shrink(rows, passed, time),
+            DeliveryMode::AddAndFlush => self.state.flush_size.shrink(rows, passed, time),
+        }
+    }
+}
