@@ -27,14 +27,24 @@ pub(super) struct Search {
     before_outage: usize,
     /// Whether rows of the same window have passed before.
     passed_before: bool,
+    /// Rows on which the guest trapped once: a trap by chance is no row's fault.
+    trapped_once: BTreeSet<usize>,
     /// Rows that failed alone one after the other until one passed: an outage may have ended there.
     in_a_run: BTreeSet<usize>,
 }
 
 impl Search {
-    /// A search among rows a call with all of which has failed. `passed_before`: whether others of the same window have passed.
+    /// A search among rows that have not been tried by themselves yet. `passed_before`: whether others of the same window have passed.
     pub(super) fn new(parts: Bisection, known: BTreeSet<usize>, passed_before: bool) -> Self {
-        Self { parts, reasons: BTreeMap::new(), known, before_outage: ROWS_BEFORE_OUTAGE, passed_before, in_a_run: BTreeSet::new() }
+        Self {
+            parts,
+            reasons: BTreeMap::new(),
+            known,
+            before_outage: ROWS_BEFORE_OUTAGE,
+            passed_before,
+            trapped_once: BTreeSet::new(),
+            in_a_run: BTreeSet::new(),
+        }
     }
 
     /// The next part has passed.
@@ -45,9 +55,17 @@ impl Search {
         self.parts.passed();
     }
 
-    /// A call with that row alone has failed.
-    pub(super) fn failed_alone(&mut self, row: usize, suspicion: Suspicion, fault: Fault) {
-        self.reasons.insert(row, (suspicion, fault));
+    /// A call with the next part has failed. A row on which the guest trapped alone is tried once more before it counts as failed.
+    pub(super) fn failed(&mut self, suspicion: Suspicion, fault: Fault) {
+        let Some(part) = self.parts.next() else { return };
+        if part.len() > 1 {
+            return self.parts.failed();
+        }
+        if suspicion == Suspicion::Trapped && self.trapped_once.insert(part.start) {
+            return;
+        }
+        self.parts.failed();
+        self.reasons.insert(part.start, (suspicion, fault));
     }
 
     fn suspicion(&self, row: usize) -> Option<Suspicion> {

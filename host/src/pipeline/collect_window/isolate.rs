@@ -30,9 +30,7 @@ impl<C: Clock> Collection<'_, C> {
         let waited_before = |place: &usize| self.timed_out.contains_key(&rest[*place]);
         let known: BTreeSet<usize> = (0..call.len()).filter(waited_before).collect();
         let mut search = Search::new(Bisection::new(0..call.len()), known, passed);
-        if call.len() == 1 {
-            search.failed_alone(0, suspicion, fault.clone());
-        }
+        search.failed(suspicion, fault.clone());
         let mut end = call.len();
         loop {
             self.probe_parts(rest, &mut search).await?;
@@ -85,11 +83,7 @@ impl<C: Clock> Collection<'_, C> {
                 Disposition::WaitForDestination(fault) => self.wait_until_available(&fault).await,
                 Disposition::CollectAgain(_) => self.shared.back_off(1).await,
                 Disposition::Isolate(suspicion, fault) => {
-                    search.parts.failed();
-                    if part.len() > 1 {
-                        continue;
-                    }
-                    search.failed_alone(part.start, suspicion, fault.clone());
+                    search.failed(suspicion, fault.clone());
                     if search.is_plugin_stuck() {
                         return Err(Stop::Abort(Abort::Failure, fault));
                     }

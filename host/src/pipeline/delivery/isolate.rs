@@ -28,12 +28,10 @@ impl<C: Clock> Delivery<'_, C> {
         let part_mode = if mode == DeliveryMode::Add { DeliveryMode::AddAndFlush } else { mode };
         let first_size = call.len();
         let mut end = call.end;
-        // What had been buffered before may be what made an `add` fail.
-        let alone = mode != DeliveryMode::Add || failed.held == 0;
-        let parts = if alone { Bisection::new(call.clone()) } else { Bisection::untried(call.clone()) };
-        let mut search = Search::new(parts, known.clone(), self.any_passed);
-        if alone && first_size == 1 {
-            search.failed_alone(call.start, failed.suspicion, failed.fault.clone());
+        let mut search = Search::new(Bisection::new(call.clone()), known.clone(), self.any_passed);
+        // Otherwise what had been buffered before may be what made an `add` fail.
+        if mode != DeliveryMode::Add || failed.held == 0 {
+            search.failed(failed.suspicion, failed.fault.clone());
         }
         tracing::info!(
             sink = self.slot.label(), partition = %self.source, rows = first_size, reason = %failed.fault,
@@ -117,11 +115,7 @@ impl<C: Clock> Delivery<'_, C> {
             }
             Disposition::Isolate(suspicion, fault) => {
                 self.discard().await;
-                search.parts.failed();
-                if part.len() > 1 {
-                    return Ok(());
-                }
-                search.failed_alone(part.start, suspicion, fault.clone());
+                search.failed(suspicion, fault.clone());
                 if search.is_plugin_stuck() {
                     return Err(Stop::Abort(Abort::Failure, fault));
                 }

@@ -3,8 +3,8 @@
 use super::*;
 use crate::checkpoint::call_size::CallSize;
 use crate::collect::Window;
-use crate::pipeline::collect_window::Collection;
 use crate::model::Payload;
+use crate::pipeline::collect_window::Collection;
 
 /// Yields a payload for every record, and one for the window.
 struct Both;
