@@ -78,7 +78,7 @@ mod tests {
     use crate::plugin::{Directory, Limits};
 
     fn fault(grants: &Grants) -> Fault {
-        context(grants, "collect", Path::new("/"), &Output::new("collect".into(), Arc::default(), &Limits::default()))
+        context(grants, "collect", Path::new("/"), &Output::new("collect".into(), Quota::new(&Arc::default(), &Limits::default())))
             .err()
             .unwrap()
     }

@@ -1,5 +1,5 @@
 //! A plugin's instances. Each slot has one, leased to one call at a time; a slot whose instance was retired gets a new one
-//! at the next call, after a back-off that grows until a call succeeds (S129, S130).
+//! at the next call, after a wait (S129, S130).
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -15,9 +15,11 @@ use super::meter::{Abandon, AbandonOnDrop};
 use super::{Guest, Live, Plan, Stop};
 use crate::model::{CallError, Fault, Offset, Owner, TopicPartition};
 
-/// The wait before the first new instance after a good call.
+/// The wait before an instance takes the place of one that was stopped in a call. It does not grow, because finding a thousand
+/// records that trap takes some two thousand instances (S63), and is long enough to leave most of a core to others.
+const REPLACING_WAIT: Duration = Duration::from_millis(5);
+/// The wait after an instance could not be made or did not get ready, and how long it may grow while that goes on.
 const SHORTEST_WAIT: Duration = Duration::from_millis(10);
-/// The longest wait before a new instance.
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
 /// What is remembered of a topic-partition's rows inside an instance.
@@ -39,18 +41,26 @@ struct Slot<G: Guest> {
     live: Option<Live<G>>,
     generation: u64,
     marks: Marks,
-    backoff: ExponentialBackoff,
+    /// Waits after failed starts, from the last good one on.
+    failed_starts: ExponentialBackoff,
+    /// The wait before the next instance.
     wait: Option<Duration>,
 }
 
 impl<G: Guest> Slot<G> {
+    /// Its instance was stopped in a call.
     fn retire(&mut self) {
-        self.wait = self.backoff.next();
+        self.wait = Some(REPLACING_WAIT);
     }
 
-    fn succeed(&mut self, live: Live<G>) {
-        self.live = Some(live);
-        self.backoff = growing();
+    /// An instance could not be made, or did not get ready.
+    fn start_failed(&mut self) {
+        self.wait = self.failed_starts.next();
+    }
+
+    /// An instance is ready for its first record.
+    fn started(&mut self) {
+        self.failed_starts = growing();
     }
 }
 
@@ -87,9 +97,14 @@ impl<G: Guest> Slots<G> {
             if described.get_or_insert_with(|| live.described.clone()) != &live.described {
                 return Err(differs(&plan));
             }
-            let slot =
-                Slot { number, live: Some(live), generation: 1, marks: Marks::new(), backoff: growing(), wait: None };
-            slots.push(Arc::new(Mutex::new(slot)));
+            slots.push(Arc::new(Mutex::new(Slot {
+                number,
+                live: Some(live),
+                generation: 1,
+                marks: Marks::new(),
+                failed_starts: growing(),
+                wait: None,
+            })));
         }
         let described = described.ok_or_else(|| Fault::host(format!("`{}` has no instance", plan.who.label)))?;
         let probes = Semaphore::new(slots.len());
@@ -146,9 +161,11 @@ impl<G: Guest> Slots<G> {
     ) -> Vec<Result<T, CallError>> {
         let mut answers = Vec::new();
         for slot in &self.slots {
-            if slot.lock().await.live.is_some() {
+            let slot = Arc::clone(slot).lock_owned().await;
+            if slot.live.is_some() {
                 let job = job.clone();
-                answers.push(self.run(slot, |_, _| Ok(()), async move |lease: Lease<'_, G>| job(lease).await).await);
+                let job = async move |lease: Lease<'_, G>| job(lease).await;
+                answers.push(self.run_in(slot, |_, _| Ok(()), job).await);
             }
         }
         answers
@@ -160,7 +177,15 @@ impl<G: Guest> Slots<G> {
         look: impl FnOnce(&mut Marks, Option<u64>) -> Result<(), CallError>,
         job: impl AsyncFnOnce(Lease<'_, G>) -> Result<T, Stop> + Send + 'static,
     ) -> Result<T, CallError> {
-        let mut slot = Arc::clone(slot).lock_owned().await;
+        self.run_in(Arc::clone(slot).lock_owned().await, look, job).await
+    }
+
+    async fn run_in<T: Send + 'static>(
+        &self,
+        mut slot: OwnedMutexGuard<Slot<G>>,
+        look: impl FnOnce(&mut Marks, Option<u64>) -> Result<(), CallError>,
+        job: impl AsyncFnOnce(Lease<'_, G>) -> Result<T, Stop> + Send + 'static,
+    ) -> Result<T, CallError> {
         let generation = slot.live.as_ref().map(|live| live.generation);
         look(&mut slot.marks, generation)?;
         if slot.live.is_none()
@@ -172,9 +197,12 @@ impl<G: Guest> Slots<G> {
         let (plan, described) = (Arc::clone(&self.plan), self.described.clone());
         blocking(&self.plan, move |abandon| async move {
             let mut live = take_or_build(&mut slot, &plan, &described, &abandon).await?;
-            if preparing && let Err(error) = live.prepare(&abandon).await {
-                slot.retire();
-                return Err(error);
+            if preparing && !live.prepared {
+                if let Err(error) = live.prepare(&abandon).await {
+                    slot.start_failed();
+                    return Err(error);
+                }
+                slot.started();
             }
             let lease = Lease { live: &mut live, marks: &mut slot.marks, abandon: &abandon };
             match job(lease).await {
@@ -184,7 +212,7 @@ impl<G: Guest> Slots<G> {
                     Err(live.ended(Stop::Abandoned))
                 }
                 Ok(answer) => {
-                    slot.succeed(live);
+                    slot.live = Some(live);
                     Ok(answer)
                 }
                 Err(stop) => {
@@ -226,7 +254,7 @@ async fn take_or_build<G: Guest>(
             Ok(live)
         }
         Err(fault) => {
-            slot.retire();
+            slot.start_failed();
             Err(not_built(fault))
         }
     }
