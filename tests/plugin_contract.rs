@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use tidegate::model::{Batch, Fault, TopicPartition};
-use tidegate::plugin::{Artifact, Compiler, Options, PluginCollector, PluginSink, Plugins};
+use tidegate::plugin::{Artifact, Compiler, Hooks, Options, PluginCollector, PluginSink, Plugins};
 use tidegate::sink::Queries;
 
 #[path = "support/certificates.rs"]

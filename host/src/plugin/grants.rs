@@ -78,9 +78,14 @@ mod tests {
     use crate::plugin::{Directory, Limits};
 
     fn fault(grants: &Grants) -> Fault {
-        context(grants, "collect", Path::new("/"), &Output::new("collect".into(), Quota::new(&Arc::default(), &Limits::default())))
-            .err()
-            .unwrap()
+        context(
+            grants,
+            "collect",
+            Path::new("/"),
+            &Output::new("collect".into(), Quota::new(&Arc::default(), &Limits::default())),
+        )
+        .err()
+        .unwrap()
     }
 
     fn directory(host: &Path) -> Grants {

@@ -132,8 +132,11 @@ impl Collect for PluginCollector {
             _ => {
                 marks.remove(&window.source);
                 Err(CallError::BufferLost(
-                    Fault::plugin(format!("`collect` no longer knows the window of `{}`", window.source.at(window.first)))
-                        .because("the instance that had collected it was retired"),
+                    Fault::plugin(format!(
+                        "`collect` no longer knows the window of `{}`",
+                        window.source.at(window.first)
+                    ))
+                    .because("the instance that had collected it was retired"),
                 ))
             }
         };

@@ -41,31 +41,31 @@ struct Slot<G: Guest> {
     live: Option<Live<G>>,
     generation: u64,
     marks: Marks,
-    /// Waits after failed starts, from the last good one on.
-    failed_starts: ExponentialBackoff,
-    /// The wait before the next instance.
-    wait: Option<Duration>,
+    wait: Wait,
 }
 
-impl<G: Guest> Slot<G> {
-    /// Its instance was stopped in a call.
-    fn retire(&mut self) {
-        self.wait = Some(REPLACING_WAIT);
+/// How long a slot waits before its next instance.
+struct Wait {
+    next: Option<Duration>,
+    /// The waits after failed starts, from the last good one on.
+    failed_starts: ExponentialBackoff,
+}
+
+impl Wait {
+    fn new() -> Self {
+        let growing = ExponentialBuilder::new().with_min_delay(SHORTEST_WAIT).with_max_delay(LONGEST_WAIT);
+        Self { next: None, failed_starts: growing.without_max_times().build() }
+    }
+
+    /// An instance was stopped in a call.
+    fn after_stop(&mut self) {
+        self.next = Some(REPLACING_WAIT);
     }
 
     /// An instance could not be made, or did not get ready.
-    fn start_failed(&mut self) {
-        self.wait = self.failed_starts.next();
+    fn after_failed_start(&mut self) {
+        self.next = self.failed_starts.next();
     }
-
-    /// An instance is ready for its first record.
-    fn started(&mut self) {
-        self.failed_starts = growing();
-    }
-}
-
-fn growing() -> ExponentialBackoff {
-    ExponentialBuilder::new().with_min_delay(SHORTEST_WAIT).with_max_delay(LONGEST_WAIT).without_max_times().build()
 }
 
 /// Gives the instance that a call is for.
@@ -102,8 +102,7 @@ impl<G: Guest> Slots<G> {
                 live: Some(live),
                 generation: 1,
                 marks: Marks::new(),
-                failed_starts: growing(),
-                wait: None,
+                wait: Wait::new(),
             })));
         }
         let described = described.ok_or_else(|| Fault::host(format!("`{}` has no instance", plan.who.label)))?;
@@ -189,7 +188,7 @@ impl<G: Guest> Slots<G> {
         let generation = slot.live.as_ref().map(|live| live.generation);
         look(&mut slot.marks, generation)?;
         if slot.live.is_none()
-            && let Some(wait) = slot.wait
+            && let Some(wait) = slot.wait.next
         {
             tokio::time::sleep(wait).await;
         }
@@ -199,16 +198,16 @@ impl<G: Guest> Slots<G> {
             let mut live = take_or_build(&mut slot, &plan, &described, &abandon).await?;
             if preparing && !live.prepared {
                 if let Err(error) = live.prepare(&abandon).await {
-                    slot.start_failed();
+                    slot.wait.after_failed_start();
                     return Err(error);
                 }
-                slot.started();
+                slot.wait = Wait::new();
             }
             let lease = Lease { live: &mut live, marks: &mut slot.marks, abandon: &abandon };
             match job(lease).await {
                 // A caller who is gone has not heard the answer, so nobody knows what the instance holds.
                 Ok(_) if abandon.is_given_up() => {
-                    slot.retire();
+                    slot.wait.after_stop();
                     Err(live.ended(Stop::Abandoned))
                 }
                 Ok(answer) => {
@@ -216,7 +215,7 @@ impl<G: Guest> Slots<G> {
                     Ok(answer)
                 }
                 Err(stop) => {
-                    slot.retire();
+                    slot.wait.after_stop();
                     Err(live.ended(stop))
                 }
             }
@@ -254,7 +253,7 @@ async fn take_or_build<G: Guest>(
             Ok(live)
         }
         Err(fault) => {
-            slot.start_failed();
+            slot.wait.after_failed_start();
             Err(not_built(fault))
         }
     }
@@ -303,4 +302,25 @@ where
         // The thread panicked, and its instance went with it.
         Err(CallError::Trap(Fault::host(format!("a call of `{}` did not end", plan.who.label)).because(error)))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// S63: a thousand records that trap are found at the pace of the first; only what cannot start is left alone for longer.
+    #[test]
+    fn s63_the_wait_grows_after_failed_starts_alone() {
+        let mut wait = Wait::new();
+        assert_eq!(wait.next, None);
+        for _ in 0..2000 {
+            wait.after_stop();
+            assert_eq!(wait.next, Some(REPLACING_WAIT));
+        }
+        let waits: Vec<_> = (0..12).map(|_| (wait.after_failed_start(), wait.next).1.unwrap_or_default()).collect();
+        assert_eq!(waits.first(), Some(&SHORTEST_WAIT));
+        assert!(waits.is_sorted() && waits.last() == Some(&LONGEST_WAIT), "{waits:?}");
+        wait.after_stop();
+        assert_eq!(wait.next, Some(REPLACING_WAIT));
+    }
 }
