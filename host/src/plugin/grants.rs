@@ -75,6 +75,7 @@ pub(crate) fn queries(grants: &Grants, place: &str, known: &Queries) -> Result<Q
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
+    use crate::plugin::report::Quota;
     use crate::plugin::{Directory, Limits};
 
     fn fault(grants: &Grants) -> Fault {
