@@ -22,6 +22,8 @@ mod grants;
 mod http;
 #[path = "plugin_contract/load.rs"]
 mod load;
+#[path = "plugin_contract/model.rs"]
+mod model;
 #[path = "plugin_contract/sink.rs"]
 mod sink;
 #[path = "support/web.rs"]

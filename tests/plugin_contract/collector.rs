@@ -209,6 +209,34 @@ async fn s62_a_window_hook_that_asks_to_wait_is_asked_again() {
     assert!(matches!(collector.window_complete(&window).await, Err(CallError::BufferLost(_))), "answered for");
 }
 
+/// A database that does not answer.
+struct Silent;
+
+#[async_trait::async_trait]
+impl tidegate::sink::Query for Silent {
+    async fn query(&self, _: &str, _: &str) -> Result<String, String> {
+        std::future::pending().await
+    }
+}
+
+/// S63: a statement that is under way when the call's time is over is the database's time.
+#[tokio::test]
+async fn s63_a_statement_that_is_not_answered_is_the_destinations_time() {
+    let more = json!({
+        "options": { "load": false },
+        "limits": { "call_timeout_seconds": 0.3 },
+        "grants": { "postgres": ["main"] },
+    });
+    let options = configured(&guest("lookups"), more);
+    let queries = Queries::from([("main".to_owned(), Arc::new(Silent) as Arc<dyn tidegate::sink::Query>)]);
+    let collector = PluginCollector::start(loaded(COLLECT, &options).await.unwrap(), &options, &queries).await.unwrap();
+    collector.ready().await.unwrap();
+    let asked = json!({ "statement": "SELECT 1", "parameters": [] }).to_string();
+    let answer = collector.collect(&records(0, 0, &[&asked])).await;
+    let Err(CallError::Timeout(fault)) = answer else { panic!("{answer:?}") };
+    assert_eq!((fault.owner, fault.causes[0].as_str()), (Owner::Destination, "for an HTTP request or a statement"));
+}
+
 /// The contract alone is enough: guests made from wit/ without an SDK.
 #[tokio::test]
 async fn other_languages_collect() {
