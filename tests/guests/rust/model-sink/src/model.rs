@@ -1,9 +1,9 @@
-//! A sink that takes every freedom that the contract gives to one, as the rows say. Knows nothing of WebAssembly, so that tests can use it
-//! as it is, and compare it with the component that is made of it.
+//! A sink that takes every freedom that the contract gives to one, as the rows say. Knows nothing of WebAssembly, so that
+//! tests can use it as it is, and compare it with the component that is made of it.
 //!
-//! A row's value is JSON such as `{"id": 7, "add": "refuse_reject", "flush": "trap"}`. `add` says what the call of `add` does
-//! because of the row, `flush` what the call of `flush` does, or `deliver` in a direct sink; without a word the row is taken. `times` is how often
-//! the word is followed, counted by `id` for as long as the instance lives; see [`Word`].
+//! A row's value is JSON such as `{"id": 7, "add": "refuse_reject", "flush": "trap"}`. `add` says what the call of `add`
+//! does because of the row, `flush` what the call of `flush` does, or `deliver` in a direct sink; without a word the row
+//! is taken. `times` is how often the word is followed, counted by `id` for as long as the instance lives: see [`Word`].
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -159,9 +159,7 @@ pub struct Arrival {
     /// The value's `id`, -1 without one.
     pub id: i64,
     /// Where it comes from.
-    pub topic: String,
-    /// Where it comes from.
-    pub partition: i32,
+    pub source: Source,
     /// Its record's offset.
     pub offset: i64,
     /// Which of its record's payloads it is.
@@ -171,9 +169,9 @@ pub struct Arrival {
 impl Arrival {
     /// The line that stands for it in a file.
     pub fn line(&self) -> String {
-        let Self { id, topic, partition, offset, ordinal } = self;
-        serde_json::json!({ "id": id, "topic": topic, "partition": partition, "offset": offset, "ordinal": ordinal })
-            .to_string()
+        let Self { id, source: (topic, partition), offset, ordinal } = self;
+        let topic = Value::from(topic.as_str());
+        format!(r#"{{"id":{id},"topic":{topic},"partition":{partition},"offset":{offset},"ordinal":{ordinal}}}"#)
     }
 }
 
@@ -229,7 +227,7 @@ enum Call {
 #[derive(Debug)]
 pub struct Model {
     options: Options,
-    /// The rows of accepted calls, in the order in which `flush` counts them; those that were refused there keep their place.
+    /// The rows of accepted calls as `flush` counts them; those that were refused there keep their place.
     buffers: BTreeMap<Source, Vec<Option<Asking>>>,
     /// How often a word of that row was followed.
     followed: HashMap<(Call, i64), u64>,
@@ -257,8 +255,8 @@ impl Model {
     /// See [`End`].
     pub fn add(&mut self, source: &Source, rows: &[Row]) -> Answer {
         let answer = self.try_add(source, rows);
-        if matches!(&answer, Err(End::Unavailable(_) | End::Reject(_))) {
-            self.fault_answered(source);
+        if self.options.forget_on_fault && matches!(&answer, Err(End::Unavailable(_) | End::Reject(_))) {
+            self.discard(source);
         }
         answer
     }
@@ -269,7 +267,7 @@ impl Model {
             return Err(End::Backpressure(WAIT_MILLISECONDS));
         }
         let mut rows: Vec<Asking> = rows.iter().map(Asking::new).collect();
-        let failed = self.follow(Call::Add, source, rows.iter().map(Some))?.failed;
+        let failed = self.follow(Call::Add, source, rows.iter().map(Some))?;
         let refused: Vec<usize> = failed.iter().map(|failed| failed.index as usize).collect();
         let bytes = usize::try_from(self.options.hoard_bytes_per_row).unwrap_or(usize::MAX);
         for row in &mut rows {
@@ -303,20 +301,13 @@ impl Model {
         self.buffers.remove(source);
     }
 
-    fn fault_answered(&mut self, source: &Source) {
-        if self.options.forget_on_fault {
-            self.discard(source);
-        }
-    }
-
     fn write(&mut self, source: &Source, rows: &[Option<&Asking>], world: &mut impl World) -> Answer {
         let milliseconds = self.options.milliseconds_per_row.saturating_mul(rows.iter().flatten().count() as u64);
         if milliseconds > 0 {
             world.work(milliseconds, self.options.busy);
         }
-        let followed = self.follow(Call::Flush, source, rows.iter().copied());
-        let (failed, up_to, end) = match followed {
-            Ok(Followed { failed }) => (failed, rows.len(), None),
+        let (failed, up_to, end) = match self.follow(Call::Flush, source, rows.iter().copied()) {
+            Ok(failed) => (failed, rows.len(), None),
             Err(Ended { end, index, failed }) if self.options.write_before_fault => (failed, index, Some(end)),
             Err(Ended { end, .. }) => return Err(end),
         };
@@ -328,8 +319,7 @@ impl Model {
             .filter(|(index, _)| !refused.contains(index))
             .filter_map(|(_, row)| {
                 let Asking { offset, ordinal, id, .. } = (*row)?;
-                let (topic, partition) = source.clone();
-                Some(Arrival { id: *id, topic, partition, offset: *offset, ordinal: *ordinal })
+                Some(Arrival { id: *id, source: source.clone(), offset: *offset, ordinal: *ordinal })
             })
             .collect();
         if !arrivals.is_empty() {
@@ -344,7 +334,7 @@ impl Model {
         call: Call,
         source: &Source,
         rows: impl Iterator<Item = Option<&'r Asking>>,
-    ) -> Result<Followed, Ended> {
+    ) -> Result<Vec<Failed>, Ended> {
         let mut failed = Vec::new();
         for (index, row) in rows.enumerate() {
             let Some(row) = row else { continue };
@@ -354,13 +344,17 @@ impl Model {
             };
             let Some(word) = word else { continue };
             let reason = format!("row {} asks for it", row.id);
+            let named = |retry| {
+                let (index, reason) = (u32::try_from(index).unwrap_or(u32::MAX), reason.clone());
+                Failed { index, retry, reason }
+            };
             let ended = match word {
                 Word::Reject => {
-                    failed.push(Failed { index: u32::try_from(index).unwrap_or(u32::MAX), retry: false, reason });
+                    failed.push(named(false));
                     continue;
                 }
                 Word::Retry if self.is_due(call, row, u64::MAX) => {
-                    failed.push(Failed { index: u32::try_from(index).unwrap_or(u32::MAX), retry: true, reason });
+                    failed.push(named(true));
                     continue;
                 }
                 Word::RejectCall => End::Reject(reason),
@@ -377,7 +371,7 @@ impl Model {
             };
             return Err(Ended { end: ended, index, failed });
         }
-        Ok(Followed { failed })
+        Ok(failed)
     }
 
     /// Whether the row's word is to be followed once more.
@@ -389,11 +383,6 @@ impl Model {
         *followed += 1;
         true
     }
-}
-
-/// The rows that were named.
-struct Followed {
-    failed: Vec<Failed>,
 }
 
 /// The call is over before its last row.
