@@ -21,8 +21,8 @@ use crate::sink::{BufferLimit, Description, Queries, Sink, Style};
 
 /// Most bytes of what `close` complains of.
 const COMPLAINT_BYTES: usize = 600;
-/// A buffering instance is given one part in this many of its memory between two flushes: guests copy and encode what they
-/// buffer, and their allocators round up (S15a).
+/// A buffering instance is given one part in this many of its memory between two flushes: guests copy and encode what
+/// they buffer, and their allocators round up (S15a).
 const BUFFER_SHARE: u64 = 4;
 
 struct SinkGuest(sink::Guest);
