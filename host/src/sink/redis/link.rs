@@ -70,7 +70,7 @@ pub(super) enum Lost {
 impl From<Lost> for CallError {
     fn from(lost: Lost) -> Self {
         let (Lost::HungUp(fault) | Lost::Away(fault)) = lost;
-        Self::Away(fault)
+        Self::Unavailable(fault)
     }
 }
 
