@@ -113,7 +113,7 @@ impl Refusal {
     }
 
     fn of(&self, rows: &[u32]) -> impl Iterator<Item = Failure> {
-        rows.iter().map(|&index| Failure { index, kind: self.kind, reason: self.reason.clone() })
+        rows.iter().map(|&index| Failure::new(index, self.kind, self.reason.clone()))
     }
 }
 

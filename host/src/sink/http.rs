@@ -176,7 +176,7 @@ impl HttpSink {
                 continue;
             }
             let Err(Refusal { kind, reason }) = self.send(batch, row).await else { continue };
-            failures.push(Failure { index: index(row), kind, reason: reason.clone() });
+            failures.push(Failure::new(index(row), kind, reason.clone()));
             let over_kind = match kind {
                 // Not sent is not failed: those behind it come again whatever becomes of it, and it is no attempt of theirs.
                 FailureKind::Retry => FailureKind::Backpressure(Duration::ZERO),
@@ -204,7 +204,7 @@ struct Over {
 impl Over {
     fn unsent(&self, row: usize) -> Failure {
         let reason = format!("not sent, because it waits for {}: {}", self.row, self.reason);
-        Failure { index: index(row), kind: self.kind, reason }
+        Failure::new(index(row), self.kind, reason)
     }
 }
 
