@@ -110,6 +110,8 @@ fn tables_are_those_of_the_code() {
                 Some(("options", "common")) => option_table(&common_options(), ""),
                 Some(("options", kind)) => option_table(&sink_options(kind), ""),
                 Some(("errors", file)) => error_table(file),
+                Some(("failures", "rows")) => tidegate::pipeline::policy::row_table(),
+                Some(("failures", "calls")) => tidegate::pipeline::policy::call_table(),
                 other => panic!("{}: {other:?} is no table", page.display()),
             };
             let (_, after) = after.split_once("<!-- end -->").unwrap();

@@ -71,7 +71,7 @@ impl<C: Clock> Delivery<'_, C> {
             if kind != FailureKind::Reject {
                 isolated.push(row);
             }
-            failures.push(Failure { index: index(row), kind, reason: fault.to_string() });
+            failures.push(Failure::new(index(row), kind, fault.to_string()));
         }
         failures.sort_by_key(|failure| failure.index);
         Ok(Answered { failures, end, isolated })

@@ -119,7 +119,7 @@ proptest! {
     fn renumbered_failures_keep_what_they_say(index in 0u32..3) {
         let mut buffered = BufferedRows::default();
         buffered.accept(segment(0, 3), &[]);
-        let failure = Failure { index, kind: FailureKind::Retry, reason: "why".into() };
+        let failure = Failure::new(index, FailureKind::Retry, "why");
         prop_assert_eq!(buffered.renumber(vec![failure.clone()]), vec![failure]);
     }
 }

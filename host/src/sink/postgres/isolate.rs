@@ -38,7 +38,7 @@ struct Found {
 
 impl Found {
     fn all(&mut self, items: &[Item<'_>], kind: FailureKind, reason: &str) {
-        self.failures.extend(items.iter().map(|item| Failure { index: item.index, kind, reason: reason.to_owned() }));
+        self.failures.extend(items.iter().map(|item| Failure::new(item.index, kind, reason)));
     }
 }
 
@@ -83,7 +83,7 @@ impl Writer<'_> {
                 }
                 if let [item] = items {
                     let reason = self.reason(session, statement, item, &error, &mut searches).await?;
-                    found.failures.push(Failure { index: item.index, kind, reason });
+                    found.failures.push(Failure::new(item.index, kind, reason));
                     if kind == FailureKind::Retry {
                         found.unexpected.push(error);
                     }
