@@ -7,6 +7,8 @@ mod backfill;
 mod backpressure;
 #[path = "kafka/binary.rs"]
 mod binary;
+#[path = "kafka/buffering.rs"]
+mod buffering;
 #[path = "kafka/complete.rs"]
 mod complete;
 #[path = "kafka/disk.rs"]
@@ -21,6 +23,8 @@ mod ensemble;
 mod handover;
 #[path = "kafka/help.rs"]
 mod help;
+#[path = "kafka/locked_table.rs"]
+mod locked_table;
 #[path = "kafka/logs.rs"]
 mod logs;
 #[path = "kafka/members.rs"]

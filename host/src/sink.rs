@@ -76,7 +76,7 @@ pub struct BufferLimit {
 
 impl BufferLimit {
     /// What a row takes in an instance's memory besides its key, value and headers: offset, timestamp, lengths.
-    const ROW_BYTES: usize = 64;
+    pub(crate) const ROW_BYTES: usize = 64;
 
     /// What the rows count towards [`Self::max_bytes`].
     pub fn bytes_of(rows: &Batch) -> u64 {

@@ -3,11 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::model::{Batch, TopicPartition};
+use crate::model::TopicPartition;
 use crate::sink::BufferLimit;
-
-/// What a buffered row takes beside its key, value and headers, in bytes: its place in the columns.
-const ROW_BYTES: u64 = 64;
 
 /// One instance of one sink, by the sink's index.
 type Instance = (usize, usize);
@@ -20,11 +17,6 @@ type Instance = (usize, usize);
 /// its neighbours.
 #[derive(Debug, Default)]
 pub struct BufferShares(Mutex<BTreeMap<Instance, BTreeMap<TopicPartition, u64>>>);
-
-/// What rows of a batch take in a guest's buffer, as shares count them.
-pub fn buffered_bytes(batch: &Batch) -> u64 {
-    batch.size_bytes() as u64 + ROW_BYTES * batch.len() as u64
-}
 
 impl BufferShares {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Instance, BTreeMap<TopicPartition, u64>>> {

@@ -180,7 +180,11 @@ impl KafkaSink {
         // Several calls may have found out at the same time.
         if state.batch_size >= than.batch_size() {
             state.batch_size = (than.batch_size() / 2).max(1);
-            tracing::info!(topic = self.options.topic, bytes = state.batch_size, "the topic takes smaller batches only");
+            tracing::info!(
+                topic = self.options.topic,
+                bytes = state.batch_size,
+                "the topic takes smaller batches only"
+            );
             if let Some(producer) = state.producer.take() {
                 producer.retire(false);
             }

@@ -7,9 +7,9 @@ use std::time::Duration;
 use super::{Delivery, DeliveryMode, Rows, Stop, shifted};
 use crate::clock::Clock;
 use crate::model::{Answer, CallError, Failure, Fault, SinkKind};
-use crate::pipeline::buffer_shares::buffered_bytes;
 use crate::pipeline::shared::{Shared, SinkSlot, seconds};
 use crate::pipeline::waiting::Waiting;
+use crate::sink::BufferLimit;
 
 impl<C: Clock> Delivery<'_, C> {
     /// The rows of the next call: as many as the sink wishes for, as earlier calls showed to fit, and as its memory allows.
@@ -27,8 +27,7 @@ impl<C: Clock> Delivery<'_, C> {
         let unbounded = |wish: usize| if wish == 0 { usize::MAX } else { wish };
         let wishes = &self.slot.description;
         let share = self.buffer_limit().map_or(u64::MAX, |limit| self.shared.buffers.call_bytes(self.sink, limit));
-        let max_bytes = unbounded(wishes.max_bytes).min(usize::try_from(share).unwrap_or(usize::MAX));
-        rows.next_call(start, max_rows.min(unbounded(wishes.max_rows)), max_bytes)
+        rows.next_call(start, max_rows.min(unbounded(wishes.max_rows)), unbounded(wishes.max_bytes), share)
     }
 
     /// Makes one call. `Err` in the answer: nothing of it counts, and a buffering sink has discarded or is to discard.
@@ -58,7 +57,7 @@ impl<C: Clock> Delivery<'_, C> {
     async fn add(&mut self, rows: &Rows, call: Range<usize>) -> Result<Answer, Stop> {
         let part = rows.slice(call);
         let Some(segment) = part.segments().first() else { return Ok(Ok(Vec::new())) };
-        if self.is_full(segment.batch.len(), buffered_bytes(&segment.batch)) {
+        if self.is_full(segment.batch.len(), BufferLimit::bytes_of(&segment.batch)) {
             self.flush().await?;
         }
         match self.shared.timed(self.slot, self.slot.sink.add(&segment.batch)).await {
@@ -114,6 +113,12 @@ impl<C: Clock> Delivery<'_, C> {
         added: Range<usize>,
         failures: &mut Vec<Failure>,
     ) -> Result<Result<(), CallError>, Stop> {
+        let refused = failures.iter().filter(|failure| added.contains(&(failure.index as usize))).count();
+        if refused == added.len() {
+            // Nothing is in the buffer; the sink's count of rows starts anew.
+            self.discard().await;
+            return Ok(Ok(()));
+        }
         match self.shared.timed(self.slot, self.slot.sink.flush(self.source)).await {
             Ok(failed) => {
                 let failed = shifted(checked(self.slot, added.len(), failed)?, added.start);

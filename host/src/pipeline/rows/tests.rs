@@ -105,7 +105,7 @@ proptest! {
         prop_assert_eq!(offsets(&rows.select(&chosen)), expected);
         let (mut start, mut covered) = (0, Vec::new());
         while start < rows.len() {
-            let call = rows.next_call(start, most, 2);
+            let call = rows.next_call(start, most, 2, u64::MAX);
             prop_assert!(!call.is_empty() && call.len() <= most.min(2), "{:?}", call);
             covered.extend(offsets(&rows.slice(call.clone())));
             prop_assert_eq!(rows.slice(call.clone()).segments().len(), 1, "a call is of one run");
