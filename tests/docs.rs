@@ -228,7 +228,8 @@ fn every_link_to_a_file_leads_there() {
         for part in text.split("](").skip(1) {
             let link = part.split(')').next().unwrap();
             if !link.contains("://") {
-                assert!(page.parent().unwrap().join(link).exists(), "{}: {link}", page.display());
+                let file = link.split('#').next().unwrap();
+                assert!(page.parent().unwrap().join(file).exists(), "{}: {link}", page.display());
             }
         }
     }

@@ -161,7 +161,8 @@ async fn s79b_a_slow_guest_gets_smaller_calls() {
 #[tokio::test(flavor = "multi_thread")]
 async fn s63_a_row_that_takes_longer_than_the_deadline_is_given_up() {
     let limits = json!({ "call_timeout_seconds": 0.3 });
-    only_bad_rows_are_given_up("endless", &[(1_234, json!({ "flush": "spin" }))], json!({ "direct": true }), limits).await;
+    only_bad_rows_are_given_up("endless", &[(1_234, json!({ "flush": "spin" }))], json!({ "direct": true }), limits)
+        .await;
 }
 
 /// S63, S41: a plugin that fails on every record ends the host with code 1 and dead-letters nothing; what others had settled is

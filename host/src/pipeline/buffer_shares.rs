@@ -57,6 +57,14 @@ impl BufferShares {
         total.saturating_add(more) > limit.max_bytes / 2
     }
 
+    /// The same for a partition that would hold so many bytes in all.
+    pub fn is_full_beside(&self, sink: usize, limit: BufferLimit, partition: &TopicPartition, bytes: u64) -> bool {
+        let instances = self.lock();
+        let others = instances.get(&(sink, limit.instance)).into_iter().flatten();
+        let total: u64 = others.filter(|(other, _)| *other != partition).map(|(_, bytes)| *bytes).sum();
+        total.saturating_add(bytes) > limit.max_bytes / 2
+    }
+
     /// Whether the instance holds nearly all that its partitions share, and this partition the most of it: then its checkpoint is
     /// due, so that others need not flush the little they have.
     pub fn is_largest_of_full(&self, sink: usize, limit: BufferLimit, partition: &TopicPartition) -> bool {

@@ -30,19 +30,19 @@ pub struct CollectedWindow {
     /// Payloads of the window hook (S62).
     pub window_round: Routed,
     /// Records to dead-letter as they came.
-    pub dead: BTreeMap<usize, Dead>,
+    pub dead: BTreeMap<usize, DeadRecord>,
 }
 
 /// Why a record is dead-lettered as it came.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Dead {
+pub struct DeadRecord {
     /// The reason, in words.
     pub reason: String,
     /// Calls made.
     pub attempts: u32,
 }
 
-impl Dead {
+impl DeadRecord {
     fn new(reason: impl Into<String>, attempts: u32) -> Self {
         Self { reason: reason.into(), attempts }
     }
@@ -54,7 +54,7 @@ enum Pass {
     /// The instance was retired: all that it said is void.
     Restart(Fault),
     /// These records break the call, and why.
-    Found(BTreeMap<usize, Dead>),
+    Found(BTreeMap<usize, DeadRecord>),
 }
 
 type Payloads = Vec<(SinkKind, Vec<Payload>)>;
@@ -82,7 +82,7 @@ impl<'a, C: Clock> Collection<'a, C> {
     /// # Errors
     /// [`Stop`] when the window has to come again or the process has to end.
     pub async fn run(mut self) -> Result<CollectedWindow, Stop> {
-        let mut dead: BTreeMap<usize, Dead> = BTreeMap::new();
+        let mut dead: BTreeMap<usize, DeadRecord> = BTreeMap::new();
         loop {
             let rows: Vec<usize> = (0..self.window.len()).filter(|row| !dead.contains_key(row)).collect();
             match self.pass(&rows).await? {
@@ -129,7 +129,7 @@ impl<'a, C: Clock> Collection<'a, C> {
                     attempt = if answered.rows == 0 { attempt + 1 } else { 2 };
                     if attempt > self.shared.settings.executor.max_retries + 1 {
                         if let Some((&first, others)) = rest.split_first() {
-                            collected.dead.insert(first, Dead::new(reason, attempt - 1));
+                            collected.dead.insert(first, DeadRecord::new(reason, attempt - 1));
                             rest = others;
                         }
                         attempt = 1;
@@ -162,7 +162,7 @@ impl<'a, C: Clock> Collection<'a, C> {
         }
         let mut routed = self.shared.routes.route(self.window, payloads).map_err(Stop::abort)?;
         let refused = std::mem::take(&mut routed.refused).into_iter();
-        collected.dead.extend(refused.map(|(row, reason)| (row, Dead::new(reason, 1))));
+        collected.dead.extend(refused.map(|(row, reason)| (row, DeadRecord::new(reason, 1))));
         collected.round = Some(routed);
         if self.shared.collector.has_window_hook()
             && let (Some(&first), Some(&last)) = (rows.first(), rows.last())
@@ -215,7 +215,7 @@ impl<'a, C: Clock> Collection<'a, C> {
             }
         };
         for row in rows {
-            collected.dead.entry(*row).or_insert_with(|| Dead::new(failed.clone(), 1));
+            collected.dead.entry(*row).or_insert_with(|| DeadRecord::new(failed.clone(), 1));
         }
         Ok(None)
     }
@@ -278,7 +278,7 @@ struct AnsweredRows {
 /// Keeps what the collector yielded for the rows of a call, and notes those that it rejected.
 fn keep_answered(
     payloads: &mut Payloads,
-    dead: &mut BTreeMap<usize, Dead>,
+    dead: &mut BTreeMap<usize, DeadRecord>,
     yielded: Payloads,
     failed: Vec<Failure>,
     call: &[usize],
@@ -289,7 +289,7 @@ fn keep_answered(
     let mut rejected = BTreeSet::new();
     for failure in failed {
         if failure.kind == FailureKind::Reject && (failure.index as usize) < rows {
-            dead.insert(call[failure.index as usize], Dead::new(failure.reason, 1));
+            dead.insert(call[failure.index as usize], DeadRecord::new(failure.reason, 1));
             rejected.insert(failure.index);
         }
     }

@@ -106,11 +106,16 @@ impl Rows {
         segment.batch.keys.get(row).map_or(0, <[u8]>::len) + segment.batch.values.get(row).map_or(0, <[u8]>::len)
     }
 
-    /// What the row takes in a guest's memory beside its key and value.
-    fn overhead_bytes(&self, row: usize) -> usize {
-        let (segment, row) = self.find(row);
-        let headers = segment.batch.headers(row).map(|(name, value)| name.len() + value.map_or(0, <[u8]>::len));
-        headers.sum::<usize>() + BufferLimit::ROW_BYTES
+    /// What the row takes in a guest's memory, as [`BufferLimit::bytes_of`] counts it.
+    fn row_guest_bytes(&self, row: usize) -> u64 {
+        let (segment, place) = self.find(row);
+        let headers = segment.batch.headers(place).map(|(name, value)| name.len() + value.map_or(0, <[u8]>::len));
+        (self.row_bytes(row) + headers.sum::<usize>() + BufferLimit::ROW_BYTES) as u64
+    }
+
+    /// What the rows of a range take in a guest's memory, as [`BufferLimit::bytes_of`] counts it.
+    pub fn guest_bytes(&self, rows: Range<usize>) -> u64 {
+        rows.map(|row| self.row_guest_bytes(row)).sum()
     }
 
     /// The chosen rows, ascending. Runs that are chosen whole are shared, others copied.
@@ -147,9 +152,8 @@ impl Rows {
         }
         let (mut bytes, mut guest_bytes) = (0usize, 0u64);
         for row in start..last {
-            let row_bytes = self.row_bytes(row);
-            bytes = bytes.saturating_add(row_bytes);
-            guest_bytes = guest_bytes.saturating_add((row_bytes + self.overhead_bytes(row)) as u64);
+            bytes = bytes.saturating_add(self.row_bytes(row));
+            guest_bytes = guest_bytes.saturating_add(self.row_guest_bytes(row));
             if (bytes > max_bytes || guest_bytes > max_guest_bytes) && row > start {
                 return start..row;
             }

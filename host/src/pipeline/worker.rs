@@ -9,7 +9,6 @@ use tokio::sync::watch;
 
 use super::collect_window::{CollectedWindow, Collection};
 use super::delivery::{Delivery, SinkState};
-use super::dlq::Letter;
 use super::orders::{Interrupt, Order, interrupted};
 use super::route::{Group, Routed};
 use super::rows::Rows;
@@ -279,26 +278,7 @@ impl<R: Reader, C: Clock> Worker<R, C> {
         };
         let collection = Collection::new(&self.shared, &window, &mut self.collect_size);
         let CollectedWindow { round, window_round, dead } = collection.run().await?;
-        if !dead.is_empty() {
-            let now = self.shared.clock.unix_millis();
-            let letters = dead
-                .iter()
-                .map(|(row, dead)| Letter {
-                    sink_name: self.shared.collector_name.clone(),
-                    error: dead.reason.clone(),
-                    attempt_count: dead.attempts,
-                    failed_at: now,
-                    ..Letter::of_record(&window, *row)
-                })
-                .collect();
-            self.shared.dead_letter(letters).await?;
-            self.shared.counters.dead_records.add(dead.len() as u64);
-            if let Some((row, of_first)) = dead.first_key_value() {
-                let first = self.source.at(window.offsets[*row]);
-                let reason = &of_first.reason;
-                tracing::warn!(records = dead.len(), first, reason, "dead-lettered as they came");
-            }
-        }
+        self.shared.dead_letter_records(&window, &dead).await?;
         let round = round.unwrap_or_else(|| Routed {
             groups: (0..self.shared.sinks.len())
                 .filter(|sink| self.shared.sinks[*sink].delivery.takes(&self.source.topic))
@@ -338,7 +318,10 @@ impl<R: Reader, C: Clock> Worker<R, C> {
                     }
                 }
                 Ok(()) => {}
-                Err(stop) => stopped = Some(stop.after(stopped)),
+                Err(stop) => {
+                    self.note_wait(&stop);
+                    stopped = Some(stop.after(stopped));
+                }
             }
         }
         self.count_buffers(&round, window);
@@ -360,6 +343,7 @@ impl<R: Reader, C: Clock> Worker<R, C> {
                     self.core.flushed(sink);
                 }
                 Err(stop) => {
+                    self.note_wait(&stop);
                     if matches!(stop, Stop::Abort(Abort::Backpressure(_), _)) {
                         *self.refused.entry(sink).or_default() += 1;
                     }
@@ -369,6 +353,13 @@ impl<R: Reader, C: Clock> Worker<R, C> {
         }
         self.recount_buffers();
         stopped.map_or(Ok(()), Err)
+    }
+
+    /// S29: the wait that a destination asked for holds, whatever else stops the partition at the same time.
+    fn note_wait(&mut self, stop: &Stop) {
+        if let Stop::Abort(Abort::Backpressure(wait), _) = stop {
+            self.core.asked_to_wait(*wait);
+        }
     }
 
     async fn sync(&mut self) -> Result<(), Stop> {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{COLLECT, Collection, Dead, Stop, stop};
+use super::{COLLECT, Collection, DeadRecord, Stop, stop};
 use crate::checkpoint::Abort;
 use crate::checkpoint::bisection::Bisection;
 use crate::clock::Clock;
@@ -24,7 +24,7 @@ impl<C: Clock> Collection<'_, C> {
         passed: bool,
         suspicion: Suspicion,
         fault: Fault,
-    ) -> Result<BTreeMap<usize, Dead>, Stop> {
+    ) -> Result<BTreeMap<usize, DeadRecord>, Stop> {
         let first = rows.partition_point(|row| call.first().is_some_and(|first| row < first));
         let rest = &rows[first..];
         let waited_before = |place: &usize| self.timed_out.contains_key(&rest[*place]);
@@ -114,19 +114,19 @@ impl<C: Clock> Collection<'_, C> {
         &mut self,
         rest: &[usize],
         failures: BTreeMap<usize, (FailureKind, Fault)>,
-    ) -> Result<BTreeMap<usize, Dead>, Stop> {
+    ) -> Result<BTreeMap<usize, DeadRecord>, Stop> {
         let mut found = BTreeMap::new();
         let mut most = 0;
         for (place, (kind, fault)) in failures {
             let row = rest[place];
             if kind == FailureKind::Reject {
-                found.insert(row, Dead::new(fault.to_string(), 1));
+                found.insert(row, DeadRecord::new(fault.to_string(), 1));
                 continue;
             }
             let attempts = self.timed_out.entry(row).or_insert(0);
             *attempts += 1;
             if *attempts > self.shared.settings.executor.max_retries {
-                found.insert(row, Dead::new(fault.to_string(), *attempts));
+                found.insert(row, DeadRecord::new(fault.to_string(), *attempts));
             } else {
                 most = most.max(*attempts);
             }

@@ -25,14 +25,10 @@ impl<C: Clock> Delivery<'_, C> {
         failed: Failed,
         known: &BTreeSet<usize>,
     ) -> Result<Answered, Stop> {
-        let part_mode = if mode == DeliveryMode::Add { DeliveryMode::AddAndFlush } else { mode };
         let first_size = call.len();
         let mut end = call.end;
         let mut search = Search::new(Bisection::new(call.clone()), known.clone(), self.any_passed);
-        // Otherwise what had been buffered before may be what made an `add` fail.
-        if mode != DeliveryMode::Add || failed.held == 0 {
-            search.failed(failed.suspicion, failed.fault.clone());
-        }
+        search.failed(failed.suspicion, failed.fault.clone());
         tracing::info!(
             sink = self.slot.label(), partition = %self.source, rows = first_size, reason = %failed.fault,
             "a call failed as a whole: its rows are tried in parts"
@@ -41,13 +37,13 @@ impl<C: Clock> Delivery<'_, C> {
         let mut failures = Vec::new();
         loop {
             while let Some(part) = search.parts.next() {
-                self.try_part(part_mode, rows, part, &mut search, &mut failures, &mut waiting).await?;
+                self.try_part(mode, rows, part, &mut search, &mut failures, &mut waiting).await?;
             }
             if search.maybe_outage() == 0 && search.maybe_plugin().is_none() {
                 break;
             }
             if end < rows.len() {
-                let next = self.next_call(part_mode, rows, end);
+                let next = self.next_call(mode, rows, end);
                 end = next.end;
                 search.parts.extend(next);
                 continue;
@@ -150,11 +146,6 @@ impl<C: Clock> Delivery<'_, C> {
         let time = failed.suspicion.is_slow().then_some(failed.took);
         let passed = parts.largest_passed();
         match mode {
-            // What had been buffered before may be what filled the guest's memory.
-            DeliveryMode::Add if failed.held > 0 => {
-                let all = failed.held + rows;
-                self.state.flush_size.shrink(all, all / 2, None);
-            }
             DeliveryMode::Deliver | DeliveryMode::Add => self.state.call_size.shrink(rows, passed, time),
             DeliveryMode::AddAndFlush => self.state.flush_size.shrink(rows, passed, time),
         }
