@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::policy::{Disposition, Stage, disposition};
 use super::route::Routed;
+use super::search::TailPatience;
 use super::shared::{Shared, Stop};
 use super::waiting::Waiting;
 use crate::checkpoint::Abort;
@@ -48,6 +49,15 @@ impl DeadRecord {
     }
 }
 
+/// What a partition remembers of the collector from window to window.
+#[derive(Debug, Default)]
+pub struct CollectState {
+    /// Most records of one call.
+    size: CallSize,
+    /// How often the window came again for its last records.
+    tail: TailPatience,
+}
+
 /// One pass over the window.
 enum Pass {
     Done(CollectedWindow),
@@ -63,8 +73,7 @@ type Payloads = Vec<(SinkKind, Vec<Payload>)>;
 pub struct Collection<'a, C> {
     shared: &'a Shared<C>,
     window: &'a Arc<Batch>,
-    /// Most records of one call, as earlier windows of the partition showed.
-    size: &'a mut CallSize,
+    state: &'a mut CollectState,
     waiting: Waiting,
     /// Calls that single records took because their destination did not answer in time.
     timed_out: BTreeMap<usize, u32>,
@@ -73,8 +82,8 @@ pub struct Collection<'a, C> {
 
 impl<'a, C: Clock> Collection<'a, C> {
     /// The window, with what the partition knows of the collector's calls.
-    pub fn new(shared: &'a Shared<C>, window: &'a Arc<Batch>, size: &'a mut CallSize) -> Self {
-        Self { shared, window, size, waiting: Waiting::default(), timed_out: BTreeMap::new(), restarts: 0 }
+    pub fn new(shared: &'a Shared<C>, window: &'a Arc<Batch>, state: &'a mut CollectState) -> Self {
+        Self { shared, window, state, waiting: Waiting::default(), timed_out: BTreeMap::new(), restarts: 0 }
     }
 
     /// Collects, and finds the records on which the collector breaks (S63).
@@ -114,7 +123,7 @@ impl<'a, C: Clock> Collection<'a, C> {
         let mut rest = rows;
         let mut attempt = 1u32;
         while !rest.is_empty() {
-            let call = &rest[..rest.len().min(self.size.max_rows())];
+            let call = &rest[..rest.len().min(self.state.size.max_rows())];
             let begun = self.shared.clock.now();
             let error = match self.shared.collector.collect(&self.select(call)).await {
                 Ok(Collected::Passthrough) => return Ok(Pass::Done(CollectedWindow::default())),
@@ -148,7 +157,7 @@ impl<'a, C: Clock> Collection<'a, C> {
                     let took = self.elapsed(begun);
                     if suspicion.is_slow() && call.len() > 1 {
                         // Fewer records may fit into the time or the limit.
-                        self.size.shrink(call.len(), call.len() / 2, Some(took));
+                        self.state.size.shrink(call.len(), call.len() / 2, Some(took));
                         continue;
                     }
                     let passed = rest.len() < rows.len();
@@ -254,7 +263,7 @@ impl<'a, C: Clock> Collection<'a, C> {
         self.shared.note_collected();
         self.shared.end_wait(&mut self.waiting, COLLECT, &self.window.source);
         let took = self.elapsed(begun);
-        self.size.succeeded(rows, took);
+        self.state.size.succeeded(rows, took);
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::policy::{Disposition, Stage, Suspicion, disposition};
 use super::rows::{BufferedRows, Rows};
+use super::search::TailPatience;
 use super::shared::{Shared, SinkSlot, Stop};
 use super::waiting::Waiting;
 use crate::checkpoint::Abort;
@@ -55,6 +56,8 @@ pub struct SinkState {
     call_size: CallSize,
     /// Most rows between two flushes.
     flush_size: CallSize,
+    /// How often the window came again for its last rows.
+    tail: TailPatience,
 }
 
 /// One partition's rows on their way to one sink.

@@ -7,13 +7,12 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::sync::watch;
 
-use super::collect_window::{CollectedWindow, Collection};
+use super::collect_window::{CollectState, CollectedWindow, Collection};
 use super::delivery::{Delivery, SinkState};
 use super::orders::{Interrupt, Order, interrupted};
 use super::route::{Group, Routed};
 use super::rows::Rows;
 use super::shared::{Shared, Stop};
-use crate::checkpoint::call_size::CallSize;
 use crate::checkpoint::{Abort, Command, Millis, Partition, Refused};
 use crate::clock::Clock;
 use crate::model::{Batch, CallError, Fault, Offset, TopicPartition};
@@ -56,8 +55,8 @@ struct Worker<R, C: Clock> {
     window: Option<Arc<Batch>>,
     /// What the partition knows of each sink.
     sinks: Vec<SinkState>,
-    /// Most records of one call of the collector.
-    collect_size: CallSize,
+    /// What it knows of the collector.
+    collect: CollectState,
     fault: Option<Fault>,
     /// Bytes of windows that are kept for dead letters of buffered rows.
     kept_window_bytes: u64,
@@ -83,7 +82,7 @@ impl<R: Reader, C: Clock> Worker<R, C> {
             core,
             window: None,
             sinks,
-            collect_size: CallSize::default(),
+            collect: CollectState::default(),
             fault: None,
             kept_window_bytes: 0,
             counted_bytes: 0,
@@ -276,7 +275,7 @@ impl<R: Reader, C: Clock> Worker<R, C> {
         let Some(window) = self.window.clone() else {
             return Err(Stop::abort(Fault::host("a window was lost between reading and delivering")));
         };
-        let collection = Collection::new(&self.shared, &window, &mut self.collect_size);
+        let collection = Collection::new(&self.shared, &window, &mut self.collect);
         let CollectedWindow { round, window_round, dead } = collection.run().await?;
         self.shared.dead_letter_records(&window, &dead).await?;
         let round = round.unwrap_or_else(|| Routed {
