@@ -25,6 +25,8 @@ mod help;
 mod logs;
 #[path = "kafka/members.rs"]
 mod members;
+#[path = "kafka/outage.rs"]
+mod outage;
 #[path = "kafka/passthrough.rs"]
 mod passthrough;
 #[path = "kafka/sandbox.rs"]
