@@ -29,6 +29,8 @@ mod locked_table;
 mod logs;
 #[path = "kafka/members.rs"]
 mod members;
+#[path = "kafka/outage.rs"]
+mod outage;
 #[path = "kafka/passthrough.rs"]
 mod passthrough;
 #[path = "kafka/sandbox.rs"]
