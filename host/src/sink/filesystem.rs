@@ -35,6 +35,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Answer, Batch, CallError, Fault, Owner, TopicPartition};
+use crate::sink::suspects::Suspects;
 use crate::sink::{Description, OnTombstone, Sink};
 
 mod base;
@@ -108,6 +109,7 @@ struct Shared {
     base: Mutex<Option<Arc<Base>>>,
     open: OpenFiles,
     unsynced: Unsynced,
+    suspects: Suspects,
 }
 
 /// The rows of one call that go to one file.
@@ -127,6 +129,7 @@ impl FilesystemSink {
                 base: Mutex::default(),
                 open: OpenFiles::default(),
                 unsynced: Unsynced::default(),
+                suspects: Suspects::default(),
             }),
         }
     }
@@ -167,6 +170,7 @@ impl Sink for FilesystemSink {
 
     async fn discard(&self, source: &TopicPartition) {
         self.shared.unsynced.forget(source);
+        self.shared.suspects.forget(source);
     }
 
     async fn sync(&self, source: &TopicPartition) -> Result<(), CallError> {
@@ -293,7 +297,7 @@ impl Shared {
                 self.unsynced.sync(&batch.source).map_err(|fault| self.sync_failed(fault))?;
             }
         }
-        outcome.answer(&self.name)
+        outcome.answer(&self.name, |row, written| self.suspects.is_to_blame(batch, row as usize, written))
     }
 
     fn write(&self, base: &Arc<Base>, batch: &Batch, group: &Group<'_>, block: &[u8]) -> Result<(), Refusal> {

@@ -46,6 +46,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::sync::RwLock;
 
+use super::suspects::Suspects;
 use super::tls::Tls;
 use super::{Description, OnTombstone, Sink, json};
 use crate::model::{Answer, Batch, CallError, Failure, Fault, Record, TopicPartition};
@@ -108,6 +109,7 @@ pub struct MongoSink {
     key: Vec<String>,
     on_tombstone: OnTombstone,
     client: RwLock<Option<Client>>,
+    suspects: Suspects,
 }
 
 impl fmt::Debug for MongoSink {
@@ -143,6 +145,7 @@ impl MongoSink {
             key: options.key.clone(),
             on_tombstone: options.on_tombstone,
             client: RwLock::default(),
+            suspects: Suspects::default(),
         })
     }
 
@@ -278,7 +281,7 @@ impl Sink for MongoSink {
             let mut outcome = insert::all(&self.address, &database, inserts).await?;
             outcome.join(replace::all(&self.address, &database, keyed).await?);
             outcome.failures.append(&mut failures);
-            outcome.answer()
+            outcome.answer(|row, written| self.suspects.is_to_blame(batch, row as usize, written))
         };
         let written = async {
             match written.await {
@@ -289,6 +292,10 @@ impl Sink for MongoSink {
         };
         let written = tokio::time::timeout(CALL_PATIENCE, written).await;
         written.unwrap_or_else(|_| Err(CallError::Timeout(self.address.silent(CALL_PATIENCE))))
+    }
+
+    async fn discard(&self, source: &TopicPartition) {
+        self.suspects.forget(source);
     }
 
     async fn close(&self) -> Result<(), Fault> {

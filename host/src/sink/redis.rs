@@ -32,9 +32,10 @@ use redis::{Cmd, Pipeline, Value};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::suspects::Suspects;
 use super::tls::Tls;
 use super::{Description, OnTombstone, Sink, TOO_LARGE, json};
-use crate::model::{Answer, Batch, CallError, Failure, Fault, Record};
+use crate::model::{Answer, Batch, CallError, Failure, Fault, Record, TopicPartition};
 
 mod link;
 mod reply;
@@ -88,6 +89,7 @@ pub struct RedisSink {
     ttl_seconds: Option<u32>,
     on_tombstone: OnTombstone,
     link: Link,
+    suspects: Suspects,
 }
 
 impl RedisSink {
@@ -106,6 +108,7 @@ impl RedisSink {
             ttl_seconds: options.ttl_seconds,
             on_tombstone: options.on_tombstone,
             link: Link::new(&place, options)?,
+            suspects: Suspects::default(),
         })
     }
 
@@ -240,9 +243,14 @@ impl Sink for RedisSink {
                 }
             }
         }
-        failures.extend(reply::failures(&refused, written, self.link.place())?);
+        let is_to_blame = |row: u32| self.suspects.is_to_blame(batch, row as usize, written);
+        failures.extend(reply::failures(&refused, is_to_blame, self.link.place())?);
         failures.sort_by_key(|failure| failure.index);
         Ok(failures)
+    }
+
+    async fn discard(&self, source: &TopicPartition) {
+        self.suspects.forget(source);
     }
 
     async fn close(&self) -> Result<(), Fault> {
@@ -256,7 +264,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
 
     use super::*;
-    use crate::model::{Owner, TopicPartition};
+    use crate::model::Owner;
 
     fn options() -> Options {
         serde_json::from_str("{}").unwrap()

@@ -53,18 +53,17 @@ impl Outcome {
         }
     }
 
-    pub(super) fn answer(mut self, name: &str) -> Answer {
+    /// The call's answer. `is_to_blame`: whether a row whose failure says nothing of a cause is it, where others are written or not.
+    pub(super) fn answer(mut self, name: &str, is_to_blame: impl Fn(u32, bool) -> bool) -> Answer {
         let unavailable = self.failures.iter().any(|failure| failure.kind == FailureKind::Unavailable);
-        match self.unknown.first() {
-            Some((_, reason)) if !self.written && !unavailable => {
-                return Err(CallError::Unknown(
-                    Fault::destination(format!("`filesystem/{name}` could not write")).because(reason),
-                ));
+        for (index, reason) in std::mem::take(&mut self.unknown) {
+            let kind = if is_to_blame(index, self.written) { FailureKind::Retry } else { FailureKind::Unavailable };
+            if kind == FailureKind::Unavailable && !unavailable {
+                let fault = Fault::destination(format!("`filesystem/{name}` could not write")).because(reason);
+                return Err(CallError::Unknown(fault));
             }
-            _ => {}
+            self.failures.push(Failure { index, kind, reason });
         }
-        let kind = if self.written { FailureKind::Retry } else { FailureKind::Unavailable };
-        self.failures.extend(self.unknown.into_iter().map(|(index, reason)| Failure { index, kind, reason }));
         self.failures.sort_by_key(|failure| failure.index);
         Ok(self.failures)
     }
@@ -83,7 +82,7 @@ mod tests {
             for (row, class) in (0..).zip(classes) {
                 outcome.refuse(&[row], &refusal(*class));
             }
-            let answer = outcome.answer("log");
+            let answer = outcome.answer("log", |_, written| written);
             answer.map(|failures| failures.into_iter().map(|failure| failure.kind).collect::<Vec<_>>())
         };
         assert_eq!(answer(&[Class::Unknown, Class::Path], true), Ok(vec![FailureKind::Retry, FailureKind::Reject]));

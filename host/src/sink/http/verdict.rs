@@ -1,13 +1,10 @@
 //! What becomes of a call's rows once it is known which of them the endpoint took.
 
-use std::collections::{BTreeMap, HashSet};
-use std::sync::{Mutex, PoisonError};
+use std::collections::BTreeMap;
 
 use super::answer::{Class, Refusal};
-use crate::model::{Answer, Batch, CallError, Failure, FailureKind, Fault, Offset, TopicPartition};
-
-/// Rows that are remembered as failed among taken ones; beyond it all are forgotten.
-const SUSPECTS: usize = 1000;
+use crate::model::{Answer, Batch, CallError, Failure, FailureKind, Fault};
+use crate::sink::suspects::Suspects;
 
 /// A row that was not delivered.
 #[derive(Clone, Debug)]
@@ -17,37 +14,6 @@ pub(super) enum Undelivered {
     Unsent {
         behind: usize,
     },
-}
-
-/// Rows that failed while the endpoint took others. When one is sent again alone and fails, that is its own trouble still.
-#[derive(Debug, Default)]
-pub(super) struct Suspects(Mutex<HashSet<Coordinates>>);
-
-type Coordinates = (TopicPartition, Offset, u32);
-
-impl Suspects {
-    /// Whether the row failed among taken ones before, or does now. Rows of a window have no coordinates of their own.
-    fn suspect(&self, batch: &Batch, row: usize, now: bool) -> bool {
-        let mut suspects = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if now && batch.stable {
-            if suspects.len() >= SUSPECTS {
-                suspects.clear();
-            }
-            suspects.insert(coordinates(batch, row));
-        }
-        now || suspects.contains(&coordinates(batch, row))
-    }
-
-    /// The partition starts over, or is gone.
-    pub(super) fn forget(&self, source: &TopicPartition) {
-        let mut suspects = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        suspects.retain(|(partition, _, _)| partition != source);
-    }
-}
-
-fn coordinates(batch: &Batch, row: usize) -> Coordinates {
-    let record = batch.row(row);
-    (batch.source.clone(), record.offset, record.ordinal)
 }
 
 /// Answers for the rows that were not delivered. `taken`: the endpoint took another row of the call.
@@ -65,7 +31,7 @@ pub(super) fn answer(
         })
     };
     let kinds: BTreeMap<usize, Option<FailureKind>> = refused()
-        .map(|(row, refusal)| (row, kind(refusal.class, taken, || suspects.suspect(batch, row, taken))))
+        .map(|(row, refusal)| (row, kind(refusal.class, taken, || suspects.is_to_blame(batch, row, taken))))
         .collect();
     // Rows of which none was taken, and whose failure does not say whether they are its cause, are asked for in parts (S79b),
     // unless something else says that the endpoint is unavailable.
@@ -126,6 +92,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::model::TopicPartition;
 
     const WAIT: FailureKind = FailureKind::Backpressure(Duration::from_secs(7));
 

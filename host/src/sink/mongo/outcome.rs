@@ -32,11 +32,10 @@ impl Outcome {
         self.written |= other.written;
     }
 
-    /// The call's answer: a row that may be the cause itself is one where others were written (S79b).
-    pub(super) fn answer(mut self) -> Answer {
-        match self.unknown.first() {
-            Some((_, fault)) if !self.written => return Err(CallError::Unknown(fault.clone())),
-            _ => {}
+    /// The call's answer. `is_to_blame`: whether a row that may be the cause is it, where others are written or not (S79b).
+    pub(super) fn answer(mut self, is_to_blame: impl Fn(u32, bool) -> bool) -> Answer {
+        if let Some((_, fault)) = self.unknown.iter().find(|(row, _)| !is_to_blame(*row, self.written)) {
+            return Err(CallError::Unknown(fault.clone()));
         }
         let retried = self.unknown.into_iter().map(|(row, fault)| Failure::retry(row, fault.to_string()));
         self.failures.extend(retried);
@@ -55,7 +54,7 @@ mod tests {
             let mut outcome = Outcome { written, ..Outcome::default() };
             outcome.unknown(3, Fault::destination("odd"));
             outcome.reject(1, "never");
-            outcome.answer()
+            outcome.answer(|row, written| row == 3 && written)
         };
         assert_eq!(outcome(true), Ok(vec![Failure::reject(1, "never"), Failure::retry(3, "odd")]));
         assert_eq!(outcome(false), Err(CallError::Unknown(Fault::destination("odd"))));

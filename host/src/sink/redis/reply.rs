@@ -92,11 +92,15 @@ pub(super) fn words(error: &ServerError) -> String {
     format!("{} {}", error.code(), error.details().unwrap_or_default()).trim_end().to_owned()
 }
 
-/// The failures of a call of which some row was `written` or not.
+/// The failures of a call. `is_to_blame`: whether a row with an answer that nobody knows is the cause of it.
 ///
 /// # Errors
 /// When the server belongs to a cluster, and when neither a row nor the server is known to be the cause.
-pub(super) fn failures(refused: &[(u32, ServerError)], written: bool, place: &str) -> Result<Vec<Failure>, CallError> {
+pub(super) fn failures(
+    refused: &[(u32, ServerError)],
+    is_to_blame: impl Fn(u32) -> bool,
+    place: &str,
+) -> Result<Vec<Failure>, CallError> {
     let unavailable = refused.iter().any(|(_, error)| classify(error) == Class::Unavailable);
     refused
         .iter()
@@ -116,7 +120,7 @@ pub(super) fn failures(refused: &[(u32, ServerError)], written: bool, place: &st
                     format!("{TOO_LARGE}: the key or the value is beyond the server's `proto-max-bulk-len`"),
                 ),
                 Class::Reject => Failure::reject(*row, words),
-                Class::Unknown if written => Failure::retry(*row, words),
+                Class::Unknown if is_to_blame(*row) => Failure::retry(*row, words),
                 Class::Unknown if unavailable => Failure::unavailable(*row, words),
                 Class::Unknown => {
                     return Err(CallError::Unknown(
@@ -143,7 +147,7 @@ mod tests {
     }
 
     fn answered(line: &str, written: bool) -> Result<Failure, CallError> {
-        failures(&[(3, said(line))], written, "h:1/0").map(|mut failures| failures.remove(0))
+        failures(&[(3, said(line))], |_| written, "h:1/0").map(|mut failures| failures.remove(0))
     }
 
     /// S79a, S115: what the server, or a proxy, says of itself keeps rows waiting, what it says of a command refuses the row.
@@ -209,7 +213,7 @@ mod tests {
             assert!(matches!(answered(line, false), Err(CallError::Unknown(fault)) if fault.causes == [line]));
             let both = [(1, said("LOADING x")), (3, said(line))];
             let kinds: Vec<_> =
-                failures(&both, false, "h:1/0").unwrap().into_iter().map(|failure| failure.kind).collect();
+                failures(&both, |_| false, "h:1/0").unwrap().into_iter().map(|failure| failure.kind).collect();
             assert_eq!(kinds, [FailureKind::Unavailable; 2], "{line}");
         }
     }
