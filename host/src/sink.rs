@@ -27,6 +27,7 @@ pub mod kafka;
 pub mod mongo;
 pub mod postgres;
 pub mod redis;
+mod suspects;
 pub mod tls;
 
 /// How the reason begins with which a sink rejects a row because its destination finds it too large (S94a).

@@ -49,6 +49,7 @@ use serde::Deserialize;
 use sqlx::postgres::PgPool;
 use sqlx::{Connection as _, PgConnection};
 
+use super::suspects::Suspects;
 use super::tls::Tls;
 use super::{Description, OnTombstone, Query, Sink};
 use crate::model::{Answer, Batch, CallError, FailureKind, Fault, TopicPartition};
@@ -141,6 +142,7 @@ pub struct PostgresSink {
     /// `None` until connected.
     pool: Mutex<Option<PgPool>>,
     known: Known,
+    suspects: Suspects,
 }
 
 impl fmt::Debug for PostgresSink {
@@ -174,7 +176,14 @@ impl PostgresSink {
         guard_is_usable(&place, options)?;
         let address = Address::new(&place, options)?;
         let (name, options) = (name.to_owned(), options.clone());
-        Ok(Self { name, options, address, pool: Mutex::default(), known: Known::default() })
+        Ok(Self {
+            name,
+            options,
+            address,
+            pool: Mutex::default(),
+            known: Known::default(),
+            suspects: Suspects::default(),
+        })
     }
 
     fn option(&self, option: &str) -> String {
@@ -320,6 +329,7 @@ impl Sink for PostgresSink {
         let mut session = self.session(&pool).await?;
         let writer = self.writer();
         let mut tables = self.tables(&mut session, &rows, false).await?;
+        let is_to_blame = |row: u32, written| self.suspects.is_to_blame(batch, row as usize, written);
         let mut anew = false;
         loop {
             let (statements, refused) = plan::plan(&rows, &tables, &self.options);
@@ -349,7 +359,7 @@ impl Sink for PostgresSink {
                             continue;
                         }
                     }
-                    writer.isolating(&mut session, &statements, locked).await?
+                    writer.isolating(&mut session, &statements, locked, &is_to_blame).await?
                 }
             };
             failures.extend(refused);
@@ -357,6 +367,10 @@ impl Sink for PostgresSink {
             failures.sort_by_key(|failure| failure.index);
             return Ok(failures);
         }
+    }
+
+    async fn discard(&self, source: &TopicPartition) {
+        self.suspects.forget(source);
     }
 
     async fn close(&self) -> Result<(), Fault> {

@@ -76,13 +76,16 @@ async fn s79b_an_internal_error_is_of_the_row_where_others_pass() {
     let odd = r#"{"n":-1,"h":"a=>"}"#;
     let mut rows = vec![r#"{"n":1,"h":"a=>b"}"#; 200];
     rows.insert(77, odd);
-    let failures = sink.deliver(&values(&rows)).await.unwrap();
+    let rows = values(&rows);
+    let failures = sink.deliver(&rows).await.unwrap();
     assert_eq!(failures.len(), 1, "{failures:?}");
     // Later versions of the extension give it a code of its own, by which it never will be written.
     let expected = if failures[0].reason.contains("XX000") { FailureKind::Retry } else { FailureKind::Reject };
     assert_eq!((failures[0].index, failures[0].kind), (77, expected));
     assert!(failures[0].reason.contains("column `h` of table `t`"), "{failures:?}");
     assert_eq!(place.sql("SELECT count(*), count(h) FROM t"), "200|200");
+    // Alone it is still the row that fails.
+    assert_eq!(kinds(sink.deliver(&Arc::new(rows.select(&[77]))).await), [(0, expected)]);
     // Where nothing passes, it may as well be the server.
     if expected == FailureKind::Retry {
         for rows in [vec![odd], vec![odd; 100]] {
@@ -171,6 +174,39 @@ async fn s79a_a_locked_row_is_unavailable_alone() {
     locked.close().await.unwrap();
     assert_eq!(sink.deliver(&values(&rows[77..78])).await, Ok(vec![]));
     assert_eq!(place.sql("SELECT count(v) FROM t"), "200");
+}
+
+/// S76a: rows of a locked key that stand behind its first one wait with it, in whatever statement they are.
+#[tokio::test(flavor = "multi_thread")]
+async fn s76a_rows_of_a_key_do_not_overtake_one_that_is_locked() {
+    let place = Place::new(
+        "behind",
+        "CREATE TABLE t (n int PRIMARY KEY, v int, w int); INSERT INTO t SELECT generate_series(0, 9);
+         CREATE FUNCTION odd() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            IF NEW.v = -1 THEN RAISE 'odd' USING ERRCODE = 'XX000'; END IF; RETURN NEW; END $$;
+         CREATE TRIGGER odd BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION odd()",
+    );
+    let sink = place.sink(deleting(keyed(&["n"], with(&place, "lock_timeout%3D50ms")))).await;
+    let locked = other(&place, "BEGIN; SELECT FROM t WHERE n = 3 FOR UPDATE").await;
+    let write = |value| (None, Some(value), None);
+    let rows = batch(&[
+        write(r#"{"n":1,"v":1}"#),
+        write(r#"{"n":3,"v":1}"#),
+        write(r#"{"n":3,"w":2}"#),
+        (Some("3"), None, None),
+        write(r#"{"n":5,"v":-1}"#),
+        write(r#"{"n":5,"w":2}"#),
+        (Some("1"), None, None),
+    ]);
+    let expected = [(1, FailureKind::Unavailable), (2, FailureKind::Unavailable), (3, FailureKind::Unavailable)];
+    let behind = [(4, FailureKind::Retry), (5, FailureKind::NotTried)];
+    let mut told = kinds(sink.deliver(&rows).await);
+    told.sort_by_key(|(row, _)| *row);
+    assert_eq!(told, [&expected[..], &behind].concat());
+    assert_eq!(place.sql("SELECT count(*), count(w), count(v) FROM t"), "9|0|0");
+    locked.close().await.unwrap();
+    assert_eq!(sink.deliver(&Arc::new(rows.select(&[1, 2, 3]))).await, Ok(vec![]));
+    assert_eq!(place.sql("SELECT count(*) FROM t"), "8");
 }
 
 /// So many locked rows that looking for each would take longer than a call: those that are not looked for wait as well.

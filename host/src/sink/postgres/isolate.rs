@@ -28,27 +28,50 @@ const BACK: &str = "ROLLBACK TO SAVEPOINT part; RELEASE SAVEPOINT part";
 
 /// What is known of a call so far.
 #[derive(Default)]
-struct Found {
+struct Found<'s> {
     failures: Vec<Failure>,
+    /// Keys of a table with a row that comes again: the later ones of the same key wait for it (S76a), and how.
+    held: HashMap<(&'s str, &'s str), FailureKind>,
     /// Some part is written, so what fails alone is not the server's trouble.
     written: bool,
     /// Why rows failed alone that the server refused in a way that it did not expect.
     unexpected: Vec<Error>,
 }
 
-impl Found {
-    fn all(&mut self, items: &[Item<'_>], kind: FailureKind, reason: &str) {
-        self.failures.extend(items.iter().map(|item| Failure::new(item.index, kind, reason)));
+impl<'s> Found<'s> {
+    fn failed(&mut self, table: &'s str, item: &'s Item<'_>, kind: FailureKind, reason: String) {
+        let behind = match kind {
+            FailureKind::Reject => None,
+            FailureKind::Retry => Some(FailureKind::NotTried),
+            kind => Some(kind),
+        };
+        if let (Some(behind), Some(key)) = (behind, &item.key) {
+            self.held.insert((table, key), behind);
+        }
+        self.failures.push(Failure::new(item.index, kind, reason));
+    }
+
+    fn all_failed(&mut self, table: &'s str, items: &'s [Item<'_>], kind: FailureKind, reason: &str) {
+        for item in items {
+            self.failed(table, item, kind, reason.to_owned());
+        }
+    }
+
+    /// How the row waits for an earlier one of its key, if it has to.
+    fn held(&self, table: &str, item: &Item<'_>) -> Option<FailureKind> {
+        self.held.get(&(table, item.key.as_deref()?)).copied()
     }
 }
 
 impl Writer<'_> {
-    /// Writes the statements in ever smaller parts, in one transaction.
+    /// Writes the statements in ever smaller parts, in one transaction. `is_to_blame`: whether a row that the server refuses in a
+    /// way that it did not expect is the cause, where others are written or not.
     pub(super) async fn parts(
         &self,
         session: &mut Session,
         statements: &[Statement<'_>],
         locked: bool,
+        is_to_blame: &(dyn Fn(u32, bool) -> bool + Sync),
     ) -> Result<Result<Vec<Failure>, CallError>, Broken> {
         // From here on every constraint speaks up at its statement, so that its rows can be told.
         session.run(AssertSqlSafe(format!("{BEGIN}; SET CONSTRAINTS ALL IMMEDIATE"))).await.map_err(Broken::open)?;
@@ -62,6 +85,18 @@ impl Writer<'_> {
             let mut parts = vec![statement.items.as_slice()];
             let mut explained = false;
             while let Some(items) = parts.pop() {
+                if items.iter().any(|item| found.held(statement.table, item).is_some()) {
+                    match items {
+                        [item] => {
+                            let kind = found.held(statement.table, item).unwrap_or(FailureKind::NotTried);
+                            let reason =
+                                format!("an earlier row of its key in table `{}` waits", plain(statement.table));
+                            found.failures.push(Failure::new(item.index, kind, reason));
+                        }
+                        items => parts.extend(halves(items)),
+                    }
+                    continue;
+                }
                 let Some((error, kind)) = attempt(session, &statement.sql, items).await? else {
                     found.written = true;
                     continue;
@@ -77,28 +112,28 @@ impl Writer<'_> {
                     // The server looks at the statement as before running it: table, privileges, locks.
                     let sql = format!("EXPLAIN {}", statement.sql);
                     if let Some((error, kind)) = attempt(session, &sql, &[]).await? {
-                        found.all(items, self.of_table(statement.table, &error, kind), &self.of(statement, &error));
+                        let kind = self.of_table(statement.table, &error, kind);
+                        found.all_failed(statement.table, items, kind, &self.of(statement, &error));
+                        found.unexpected.extend((kind == FailureKind::Retry).then_some(error));
                         continue;
                     }
                 }
                 if let [item] = items {
                     let reason = self.reason(session, statement, item, &error, &mut searches).await?;
-                    found.failures.push(Failure::new(item.index, kind, reason));
-                    if kind == FailureKind::Retry {
-                        found.unexpected.push(error);
-                    }
+                    found.failed(statement.table, item, kind, reason);
+                    found.unexpected.extend((kind == FailureKind::Retry).then_some(error));
                     if !found.written && found.unexpected.len() >= UNEXPECTED_ROWS {
                         return Ok(Err(self.unexpected(session, &found).await));
                     }
                 } else if kind == FailureKind::Unavailable && unavailable == 0 {
-                    found.all(items, kind, &self.of(statement, &error));
+                    found.all_failed(statement.table, items, kind, &self.of(statement, &error));
                 } else {
-                    let (first, second) = items.split_at(items.len() / 2);
-                    parts.extend([second, first]);
+                    parts.extend(halves(items));
                 }
             }
         }
-        if !found.written && !found.unexpected.is_empty() {
+        let mut retried = found.failures.iter().filter(|failure| failure.kind == FailureKind::Retry);
+        if !retried.all(|failure| is_to_blame(failure.index, found.written)) {
             return Ok(Err(self.unexpected(session, &found).await));
         }
         session.close("COMMIT").await.map_err(Broken::committing)?;
@@ -107,7 +142,7 @@ impl Writer<'_> {
 
     /// Every row so far failed, some in a way that the server did not expect: whether they or the server are the cause is not to
     /// be told.
-    async fn unexpected(&self, session: &mut Session, found: &Found) -> CallError {
+    async fn unexpected(&self, session: &mut Session, found: &Found<'_>) -> CallError {
         let _ = session.close("ROLLBACK").await;
         let told = found.unexpected.first().map(|error| sqlstate::words(error, self.user));
         CallError::Unknown(self.told("could not write", told.unwrap_or_default()))
@@ -146,6 +181,12 @@ impl Writer<'_> {
             None => self.of(statement, error),
         })
     }
+}
+
+/// The two halves of a part, the first of them at the end.
+fn halves<'s, 'r>(items: &'s [Item<'r>]) -> [&'s [Item<'r>]; 2] {
+    let (first, second) = items.split_at(items.len() / 2);
+    [second, first]
 }
 
 /// Runs a statement for these rows. When the server refuses it and rows may be the cause, it is as if it had not been, and a row

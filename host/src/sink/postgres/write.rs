@@ -92,10 +92,11 @@ impl Writer<'_> {
         session: &mut Session,
         statements: &[Statement<'_>],
         locked: bool,
+        is_to_blame: &(dyn Fn(u32, bool) -> bool + Sync),
     ) -> Result<Vec<Failure>, CallError> {
         let mut tries = 0;
         loop {
-            let broken = match self.parts(session, statements, locked).await {
+            let broken = match self.parts(session, statements, locked, is_to_blame).await {
                 Ok(answer) => return answer,
                 Err(broken) => broken,
             };
