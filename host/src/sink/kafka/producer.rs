@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -118,7 +118,7 @@ impl Producer {
     /// Blocks until every row is reported.
     fn drain(&self) {
         let Some(inner) = &self.inner else { return };
-        let started = Instant::now();
+        let started = tokio::time::Instant::now();
         while inner.in_flight_count() > 0 && started.elapsed() < DRAIN_LIMIT {
             if self.purging.load(Ordering::Acquire) {
                 // Again and again: what a broker did not answer comes back into the queue.
