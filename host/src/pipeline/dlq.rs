@@ -16,7 +16,7 @@ pub mod open;
 pub mod payload;
 pub mod size;
 
-pub use open::{Content, Opened, Omitted, open};
+pub use open::{Content, Omitted, Opened, open};
 pub use payload::payload_json;
 pub use size::Extent;
 

@@ -147,7 +147,9 @@ impl KafkaDlq {
                     waiting.get_or_insert(&failure.reason);
                 }
             }
-            for row in rows.iter().filter(|row| row.extent != Extent::Whole && !next.iter().any(|it| it.letter == row.letter)) {
+            for row in
+                rows.iter().filter(|row| row.extent != Extent::Whole && !next.iter().any(|it| it.letter == row.letter))
+            {
                 let letter = &letters[row.letter];
                 let record = letter.source.at(letter.offset);
                 tracing::warn!(record, extent = ?row.extent, "a dead letter was larger than its topic takes: written in part");

@@ -149,8 +149,8 @@ pub(super) async fn create(
     let admin: AdminClient<DefaultClientContext> =
         connection(config).create().map_err(|error| CallError::Fatal(failed().because(error)))?;
     // Whatever the cluster's default is: compaction would delete records that have a key in common.
-    let wanted = NewTopic::new(topic, CLUSTER_DEFAULT, TopicReplication::Fixed(CLUSTER_DEFAULT))
-        .set(CLEANUP_POLICY, "delete");
+    let wanted =
+        NewTopic::new(topic, CLUSTER_DEFAULT, TopicReplication::Fixed(CLUSTER_DEFAULT)).set(CLEANUP_POLICY, "delete");
     let options =
         AdminOptions::new().request_timeout(Some(timeout)).operation_timeout(Some(timeout)).validate_only(only_ask);
     let results = admin.create_topics([&wanted], &options).await.map_err(|error| {
