@@ -367,8 +367,16 @@ async fn s94a_no_record_ends_the_host_by_its_size() {
         assert_eq!((letters.len(), offsets), (5, ["0", "2", "3", "4", "5"].map(str::to_owned).into()), "{format}");
         let of = |offset: &str| letters.iter().find(|row| fact(row, "tidegate-source-offset") == offset).unwrap();
         // A key that fits is whole, one that does not is cut; headers are there where the value does not have them.
-        assert_eq!((fact(of("0"), "tidegate-key-omitted"), fact(of("2"), "tidegate-key-omitted")), ("size".into(), "".into()));
-        assert!(of("0").key.as_ref().is_some_and(|key| key.len() > 10_000 && rows[0].key.as_ref().unwrap().starts_with(key)));
+        assert_eq!(
+            (fact(of("0"), "tidegate-key-omitted"), fact(of("2"), "tidegate-key-omitted")),
+            ("size".into(), "".into())
+        );
+        assert!(
+            of("0")
+                .key
+                .as_ref()
+                .is_some_and(|key| key.len() > 10_000 && rows[0].key.as_ref().unwrap().starts_with(key))
+        );
         assert_eq!(of("2").key, rows[2].key);
         let omitted = if format == "raw" { "size" } else { "" };
         assert_eq!(fact(of("5"), "tidegate-headers-omitted"), omitted);

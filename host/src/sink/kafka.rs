@@ -3,10 +3,9 @@
 //! | What goes wrong | Answer for its rows |
 //! |---|---|
 //! | A header's name is not UTF-8 | reject |
-//! | `INVALID_RECORD`, such as a row without a key for a compacted topic; `INVALID_TIMESTAMP` | reject, the rows that the broker names alone |
+//! | `INVALID_RECORD`, such as a row without a key for a compacted topic; `INVALID_TIMESTAMP`, `POLICY_VIOLATION`, `UNSUPPORTED_FOR_MESSAGE_FORMAT` | reject; which rows of a batch it is, is found by sending parts of it |
 //! | `MESSAGE_TOO_LARGE`, `RECORD_LIST_TOO_LARGE`: the row alone is larger than the topic takes, or than `message.max.bytes` or `queue.buffering.max.kbytes` | reject |
 //! | The same: only rows together are larger | sent again at once in batches half as large |
-//! | `POLICY_VIOLATION`, `UNSUPPORTED_FOR_MESSAGE_FORMAT` | reject; which of several rows it is, is found by halves |
 //! | Another row of the batch was refused (`_INVALID_DIFFERENT_RECORD`); taken out of the queue with a call that was given up (`_PURGE_QUEUE`, `_PURGE_INFLIGHT`) | sent again at once, no attempt counted |
 //! | Not acknowledged within `message.timeout.ms`; the connection lost, not made, or its login refused | unavailable: waits |
 //! | No leader, or another one; too few replicas in sync (`NOT_ENOUGH_REPLICAS`); a broker's disk (`KAFKA_STORAGE_ERROR`); a quota | unavailable: waits |
@@ -41,6 +40,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long it waits for the topic's properties, which a broker without administration never tells.
 const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long it is looked for the rows that a topic refuses; with the time of one writing less than a call may take (S77).
+const ISOLATION_LIMIT: Duration = Duration::from_secs(4);
 /// How long closing waits for the last reports of calls that were given up.
 const CLOSE_LIMIT: Duration = Duration::from_secs(8);
 /// How often, and how far apart, a topic that was just created is asked for.
@@ -215,20 +216,30 @@ impl KafkaSink {
         Ok(())
     }
 
-    /// Writes every row. Rows that are too large together are sent again in smaller batches, until each has its outcome.
+    /// Writes every row. Rows that are too large together are sent again in smaller batches, rows of which some is refused in
+    /// parts, until each has its outcome.
     async fn write(&self, batch: &Batch) -> Result<Outcome, CallError> {
         let mut outcome = Outcome::default();
-        let mut rows: Vec<u32> = (0..u32::try_from(batch.len()).unwrap_or(u32::MAX)).collect();
-        while !rows.is_empty() {
+        let until = tokio::time::Instant::now() + ISOLATION_LIMIT;
+        let mut parts: Vec<Vec<u32>> = vec![(0..u32::try_from(batch.len()).unwrap_or(u32::MAX)).collect()];
+        // The first part is the last of the list, so that rows are sent in order.
+        while let Some(rows) = parts.pop() {
+            if tokio::time::Instant::now() >= until {
+                outcome.leave(&rows);
+                continue;
+            }
             let producer = self.producer().map_err(CallError::Unavailable)?;
             let Some(written) = Arc::clone(&producer).write(batch, &rows).await else {
                 let fault = producer::cannot_write(&self.options.topic);
                 return Err(CallError::Unknown(fault.because("the producer ended before it had reported")));
             };
-            rows = outcome.add(written, batch, producer.batch_size());
-            if !rows.is_empty() {
+            let open = outcome.add(written, batch, producer.batch_size());
+            if !open.together.is_empty() {
                 self.shrink_batches(&producer);
+                parts.push(open.together);
             }
+            let (first, second) = open.suspects.split_at(open.suspects.len() / 2);
+            parts.extend([second, first].into_iter().filter(|part| !part.is_empty()).map(<[u32]>::to_vec));
         }
         Ok(outcome)
     }

@@ -33,37 +33,49 @@ impl From<Stop> for CallError {
     }
 }
 
+/// Rows whose outcome is known only when they are sent again.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Open {
+    /// They were too large together: in smaller batches.
+    pub(super) together: Vec<u32>,
+    /// One of them was refused for good: in parts.
+    pub(super) suspects: Vec<u32>,
+}
+
 impl Outcome {
-    /// Adds what became of rows that were sent in batches of at most so many bytes. Returns those that have to be sent in
-    /// smaller ones.
-    pub(super) fn add(&mut self, written: Written, batch: &Batch, batch_size: u64) -> Vec<u32> {
+    /// Adds what became of rows that were sent in batches of at most so many bytes.
+    pub(super) fn add(&mut self, written: Written, batch: &Batch, batch_size: u64) -> Open {
         self.unfit.extend(written.unfit);
-        let mut together = Vec::new();
+        let (mut together, mut suspects) = (Vec::new(), Vec::new());
         for (row, code) in written.missed {
-            // What is larger than a batch was sent by itself.
-            if meaning(code) == Meaning::TooLarge && least_bytes(batch, row) <= batch_size {
-                together.push((row, code));
-            } else {
-                self.missed.push((row, code));
+            match meaning(code) {
+                // What is larger than a batch was sent by itself.
+                Meaning::TooLarge if least_bytes(batch, row) <= batch_size => together.push((row, code)),
+                Meaning::Reject => suspects.push((row, code)),
+                _ => self.missed.push((row, code)),
             }
         }
         if together.len() == 1 || batch_size <= 1 {
             self.missed.append(&mut together);
         }
-        together.into_iter().map(|(row, _)| row).collect()
+        if suspects.len() == 1 {
+            self.missed.append(&mut suspects);
+        }
+        let rows = |missed: Vec<Missed>| missed.into_iter().map(|(row, _)| row).collect();
+        Open { together: rows(together), suspects: rows(suspects) }
+    }
+
+    /// Leaves rows to a later call.
+    pub(super) fn leave(&mut self, rows: &[u32]) {
+        self.missed.extend(rows.iter().map(|row| (*row, Code::InvalidDifferentRecord)));
     }
 
     /// The sink's answer, unless the call failed as a whole.
     pub(super) fn answer(self, topic: &str) -> Result<Vec<Failure>, Stop> {
-        let (mut failures, mut unknown, mut in_batches) = (self.unfit, None, Vec::new());
+        let (mut failures, mut unknown) = (self.unfit, None);
         for (row, code) in self.missed {
-            let refused = || format!("topic `{topic}` does not take it: {code}");
             failures.push(match meaning(code) {
-                Meaning::Reject => Failure::reject(row, refused()),
-                Meaning::RejectBatch => {
-                    in_batches.push(code);
-                    Failure::reject(row, refused())
-                }
+                Meaning::Reject => Failure::reject(row, format!("topic `{topic}` does not take it: {code}")),
                 Meaning::TooLarge => Failure::too_large(row, format!("{TOO_LARGE}: {code}")),
                 Meaning::Unavailable => Failure::unavailable(row, format!("topic `{topic}` did not take it: {code}")),
                 Meaning::NotTried => Failure::not_tried(row, format!("topic `{topic}` was not given it: {code}")),
@@ -77,9 +89,6 @@ impl Outcome {
         }
         if let Some(code) = unknown {
             return Err(Stop::Call(CallError::Unknown(cannot_write(topic).because(code))));
-        }
-        if let [code, _, ..] = in_batches.as_slice() {
-            return Err(Stop::Call(CallError::Reject(cannot_write(topic).because(code))));
         }
         failures.sort_unstable_by_key(|failure| failure.index);
         Ok(failures)
@@ -131,9 +140,6 @@ mod tests {
         let of = |stop| if let Err(Stop::Call(error)) = stop { error } else { panic!("{stop:?}") };
         assert!(matches!(of(answer(&[(3, Code::MessageTimedOut), (4, Code::Unknown)])), CallError::Unknown(_)));
         assert!(matches!(of(answer(&[(0, Code::Unknown), (1, Code::TopicAuthorizationFailed)])), CallError::Fatal(_)));
-        let policy = Code::PolicyViolation;
-        assert!(matches!(of(answer(&[(0, policy), (1, policy)])), CallError::Reject(_)));
-        assert_eq!(answer(&[(1, policy)]).unwrap()[0].kind, FailureKind::Reject);
         assert_eq!(answer(&[(1, Code::UnknownTopic)]), Err(Stop::Missing(Code::UnknownTopic)));
     }
 
@@ -143,11 +149,27 @@ mod tests {
         let batch = rows(&[10, 10, 5000, 10]);
         let large = Code::MessageSizeTooLarge;
         let mut outcome = Outcome::default();
-        assert_eq!(outcome.add(written(&[(0, large), (1, large), (2, large)]), &batch, 1000), [0, 1]);
+        let open = outcome.add(written(&[(0, large), (1, large), (2, large)]), &batch, 1000);
+        assert_eq!(open, Open { together: vec![0, 1], suspects: vec![] });
         // Alone in its batch.
-        assert_eq!(outcome.add(written(&[(1, large)]), &batch, 500), [0u32; 0]);
+        assert_eq!(outcome.add(written(&[(1, large)]), &batch, 500), Open::default());
         let failures = outcome.answer("out").unwrap();
         let found: Vec<(u32, bool)> = failures.iter().map(|failure| (failure.index, failure.too_large)).collect();
         assert_eq!(found, [(1, true), (2, true)]);
+    }
+
+    /// S79c: of rows that share a refusal one may be the culprit; a row that is refused alone is, and what was not found in
+    /// time is left to a later call.
+    #[test]
+    fn s79c_a_refusal_of_several_rows_names_none() {
+        let (batch, refused) = (rows(&[1, 1, 1, 1]), Code::InvalidRecord);
+        let mut outcome = Outcome::default();
+        let open = outcome.add(written(&[(0, refused), (1, refused), (2, Code::InvalidDifferentRecord)]), &batch, 1000);
+        assert_eq!(open, Open { together: vec![], suspects: vec![0, 1] });
+        assert_eq!(outcome.add(written(&[(1, refused)]), &batch, 1000), Open::default());
+        outcome.leave(&[3]);
+        let kinds: Vec<(u32, FailureKind)> =
+            outcome.answer("out").unwrap().iter().map(|failure| (failure.index, failure.kind)).collect();
+        assert_eq!(kinds, [(1, FailureKind::Reject), (2, FailureKind::NotTried), (3, FailureKind::NotTried)]);
     }
 }

@@ -5,10 +5,9 @@ use rdkafka::error::RDKafkaErrorCode as Code;
 /// Whom a code blames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Meaning {
-    /// This record, for good.
+    /// This record or, where others of its batch have the code too, one of them; for good. Brokers name the record, but
+    /// librdkafka gives its code to the whole batch where it is the only one.
     Reject,
-    /// A record of this one's batch, for good; which one is not told.
-    RejectBatch,
     /// This record's batch is larger than the topic takes.
     TooLarge,
     /// The destination: no record was at fault.
@@ -26,9 +25,10 @@ pub(super) enum Meaning {
 /// The table. Codes that no answer to a written record carries are unknown, as is every new one.
 pub(super) fn meaning(code: Code) -> Meaning {
     match code {
-        // The broker names the records that it refuses (ProduceResponse since version 8).
-        Code::InvalidRecord | Code::InvalidTimestamp => Meaning::Reject,
-        Code::PolicyViolation | Code::UnsupportedForMessageFormat => Meaning::RejectBatch,
+        Code::InvalidRecord
+        | Code::InvalidTimestamp
+        | Code::PolicyViolation
+        | Code::UnsupportedForMessageFormat => Meaning::Reject,
         Code::MessageSizeTooLarge | Code::MessageBatchTooLarge | Code::InvalidMessageSize => Meaning::TooLarge,
         Code::InvalidDifferentRecord
         // Taken out of the queue because another call was given up, or because the producer ended.
@@ -124,7 +124,7 @@ mod tests {
         for (code, expected) in [
             (Code::InvalidRecord, Meaning::Reject),
             (Code::InvalidTimestamp, Meaning::Reject),
-            (Code::PolicyViolation, Meaning::RejectBatch),
+            (Code::PolicyViolation, Meaning::Reject),
             (Code::MessageSizeTooLarge, Meaning::TooLarge),
             (Code::MessageBatchTooLarge, Meaning::TooLarge),
             (Code::InvalidDifferentRecord, Meaning::NotTried),
