@@ -21,6 +21,8 @@ mod ensemble;
 mod handover;
 #[path = "kafka/help.rs"]
 mod help;
+#[path = "kafka/letter_size.rs"]
+mod letter_size;
 #[path = "kafka/logs.rs"]
 mod logs;
 #[path = "kafka/members.rs"]
