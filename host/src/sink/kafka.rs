@@ -5,7 +5,7 @@
 //! | A header's name is not UTF-8 | reject |
 //! | `INVALID_RECORD`, such as a row without a key for a compacted topic; `INVALID_TIMESTAMP`, `POLICY_VIOLATION`, `UNSUPPORTED_FOR_MESSAGE_FORMAT` | reject; which rows of a batch it is, is found by sending parts of it |
 //! | `MESSAGE_TOO_LARGE`, `RECORD_LIST_TOO_LARGE`: the row alone is larger than the topic takes, or than `message.max.bytes` or `queue.buffering.max.kbytes` | reject |
-//! | The same: only rows together are larger | sent again at once in batches half as large |
+//! | The same: only rows together are larger | sent again at once in smaller batches |
 //! | Another row of the batch was refused (`_INVALID_DIFFERENT_RECORD`); taken out of the queue with a call that was given up (`_PURGE_QUEUE`, `_PURGE_INFLIGHT`) | sent again at once, no attempt counted |
 //! | Not acknowledged within `message.timeout.ms`; the connection lost, not made, or its login refused | unavailable: waits |
 //! | No leader, or another one; too few replicas in sync (`NOT_ENOUGH_REPLICAS`); a broker's disk (`KAFKA_STORAGE_ERROR`); a quota | unavailable: waits |
@@ -97,6 +97,15 @@ struct State {
     batch_size: u64,
 }
 
+impl State {
+    /// Lets the next call make a producer with batches of the present size; this one sends what it has.
+    fn retire_for_size(&mut self) {
+        if let Some(producer) = &self.producer {
+            producer.retire(false);
+        }
+    }
+}
+
 /// What connecting does about a topic that does not exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum IfMissing {
@@ -165,7 +174,8 @@ impl KafkaSink {
             if producer.is_usable() {
                 return Ok(Arc::clone(producer));
             }
-            producer.retire(true);
+            // What waits in one that met a fatal error is never sent.
+            producer.retire(!producer.is_retired());
         }
         state.count = state.count.wrapping_add(1);
         let (topic, number, batch_size) = (&self.options.topic, state.count, state.batch_size);
@@ -174,21 +184,21 @@ impl KafkaSink {
         Ok(producer)
     }
 
-    /// Makes batches smaller than those of this producer. One that is too large is refused as a whole, so that its rows go
-    /// again.
-    fn shrink_batches(&self, than: &Producer) {
+    /// Makes batches smaller than those of this producer: as small as the topic says by now, or half as large. One that is too
+    /// large is refused as a whole, so that its rows go again.
+    async fn shrink_batches(&self, than: &Producer) {
+        let found = config::describe(&self.config, &self.options.topic, DESCRIBE_TIMEOUT).await;
+        let limit = found.and_then(|topic| topic.batch_size).filter(|limit| *limit < than.batch_size());
         let mut state = self.state();
         // Several calls may have found out at the same time.
         if state.batch_size >= than.batch_size() {
-            state.batch_size = (than.batch_size() / 2).max(1);
+            state.batch_size = limit.unwrap_or(than.batch_size() / 2).max(1);
             tracing::info!(
                 topic = self.options.topic,
                 bytes = state.batch_size,
                 "the topic takes smaller batches only"
             );
-            if let Some(producer) = state.producer.take() {
-                producer.retire(false);
-            }
+            state.retire_for_size();
         }
     }
 
@@ -207,9 +217,7 @@ impl KafkaSink {
             let mut state = self.state();
             if batch_size < state.batch_size {
                 state.batch_size = batch_size;
-                if let Some(producer) = state.producer.take() {
-                    producer.retire(false);
-                }
+                state.retire_for_size();
             }
         }
         self.producer().map_err(CallError::Fatal)?;
@@ -235,7 +243,7 @@ impl KafkaSink {
             };
             let open = outcome.add(written, batch, producer.batch_size());
             if !open.together.is_empty() {
-                self.shrink_batches(&producer);
+                self.shrink_batches(&producer).await;
                 parts.push(open.together);
             }
             let (first, second) = open.suspects.split_at(open.suspects.len() / 2);
@@ -277,6 +285,9 @@ impl Sink for KafkaSink {
         // S78: a sink that was never connected writes nothing.
         if self.state().producer.is_none() {
             return Err(CallError::Fatal(Fault::host(format!("`{}` is not connected", self.options.topic))));
+        }
+        if batch.is_empty() {
+            return Ok(Vec::new());
         }
         // S76a: what an earlier call of the same partition left under way would land behind newer rows.
         self.reports.given_up_settled(Some(&batch.source)).await;

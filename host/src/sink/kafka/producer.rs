@@ -99,7 +99,11 @@ impl Producer {
     /// False once it is retired or librdkafka has met an error after which it cannot go on.
     pub(super) fn is_usable(&self) -> bool {
         let is_sound = self.inner.as_ref().is_some_and(|inner| inner.client().fatal_error().is_none());
-        is_sound && !self.retired.load(Ordering::Acquire)
+        is_sound && !self.is_retired()
+    }
+
+    pub(super) fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Acquire)
     }
 
     /// Takes no more rows, and ends when the last of those that it has is reported. With `purge`, rows that are not under way
@@ -200,7 +204,7 @@ impl Producer {
         record.timestamp = Some(of.timestamp).filter(|timestamp| *timestamp > 0);
         record.headers = headers;
         loop {
-            let Some(inner) = self.inner.as_ref().filter(|_| !self.retired.load(Ordering::Acquire)) else {
+            let Some(inner) = self.inner.as_ref().filter(|_| !self.is_retired()) else {
                 return awaited.refuse(row, RDKafkaErrorCode::PurgeQueue);
             };
             match inner.send(record) {
