@@ -23,13 +23,10 @@ mod ensemble;
 mod handover;
 #[path = "kafka/help.rs"]
 mod help;
-<<<<<<< HEAD
-#[path = "kafka/locked_table.rs"]
-mod locked_table;
-=======
 #[path = "kafka/letter_size.rs"]
 mod letter_size;
->>>>>>> dlq
+#[path = "kafka/locked_table.rs"]
+mod locked_table;
 #[path = "kafka/logs.rs"]
 mod logs;
 #[path = "kafka/members.rs"]
