@@ -16,6 +16,8 @@ mod certificates;
 mod child;
 #[path = "plugin_contract/collector.rs"]
 mod collector;
+#[path = "plugin_contract/delivery.rs"]
+mod delivery;
 #[path = "plugin_contract/grants.rs"]
 mod grants;
 #[path = "plugin_contract/http.rs"]
