@@ -420,6 +420,7 @@ impl Ensemble {
             settings: Settings {
                 checkpoint: CheckpointOptions { interval_seconds: 0.2, ..CheckpointOptions::default() },
                 revoke_budget: Duration::from_secs(10),
+                is_replay: false,
                 ..Settings::default()
             },
             window: 50,

@@ -118,6 +118,7 @@ fn settings(random: &mut fastrand::Rng) -> Settings {
         abort: AbortOptions { max_consecutive: 5 },
         on_send_failure: OnSendFailure::Stall,
         revoke_budget: Duration::from_millis([0, 500, 10_000][random.usize(0..3)]),
+        is_replay: false,
     }
 }
 

@@ -144,6 +144,7 @@ pub async fn assemble(loaded: &Loaded, feed: &Feed, counters: Arc<Counters>) -> 
         abort: config.abort.clone(),
         on_send_failure: config.dlq.on_send_failure,
         revoke_budget: seconds(config.kafka.revoke_budget_seconds),
+        is_replay: false,
     };
     let collector_name = config.collect.as_ref().map_or_else(String::new, |options| {
         options.component.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default()

@@ -85,7 +85,7 @@ struct Answered {
 impl<'a, C: Clock> Delivery<'a, C> {
     /// Rows of `source` on their way to the sink of that index.
     pub fn new(shared: &'a Shared<C>, sink: usize, source: &'a TopicPartition, state: &'a mut SinkState) -> Self {
-        Self { shared, slot: &shared.sinks[sink], sink, source, state, any_passed: false }
+        Self { shared, slot: &shared.sinks[sink], sink, source, state, any_passed: shared.settings.is_replay }
     }
 
     /// Gives rows to the sink. On return each is in the buffer of a buffering sink, or settled.

@@ -107,6 +107,9 @@ pub struct Settings {
     pub on_send_failure: OnSendFailure,
     /// The time a revoked partition may take (S46).
     pub revoke_budget: Duration,
+    /// Dead letters are sent through again: each has failed before, so that one that breaks a plugin alone is at fault also where no
+    /// other passes (S96).
+    pub is_replay: bool,
 }
 
 impl Settings {

@@ -82,6 +82,7 @@ pub async fn replay(loaded: &Loaded, filter: Filter, max_replays: u32, dry_run: 
     parts.dlq = Arc::new(Again::new(parts.dlq, tally.clone()));
     // The letter is not passed before the one that follows it is written, whatever is configured for records.
     parts.settings.on_send_failure = OnSendFailure::Stall;
+    parts.settings.is_replay = true;
     letters::replaying(&topic, &group);
     let outcome = pipeline::run(parts, source, RealClock::start(), stop).await;
     let replayed = replayed(counters.sinks().values().map(|sink| sink.skipped.get()).sum());
