@@ -21,10 +21,10 @@ const QUEUE_WAIT: Duration = Duration::from_millis(5);
 const OFFER_LIMIT: Duration = Duration::from_secs(5);
 /// Rows that are queued before others get their turn on this thread.
 const ROWS_PER_TURN: usize = 1024;
-/// How long a retired producer may take until its last record is reported. By default all are within `message.timeout.ms`.
-const DRAIN_LIMIT: Duration = Duration::from_secs(30);
-/// How often it is looked at meanwhile.
-const DRAIN_LOOK: Duration = Duration::from_millis(50);
+/// How often it is looked whether a retired producer's last record is reported, and the wait in between: 30 seconds in all. By
+/// default every record is reported within `message.timeout.ms`.
+const DRAIN_LOOKS: u32 = 600;
+const DRAIN_WAIT: Duration = Duration::from_millis(50);
 
 pub(super) struct Producer {
     /// None once it is being dropped.
@@ -122,13 +122,15 @@ impl Producer {
     /// Blocks until every row is reported.
     fn drain(&self) {
         let Some(inner) = &self.inner else { return };
-        let started = tokio::time::Instant::now();
-        while inner.in_flight_count() > 0 && started.elapsed() < DRAIN_LIMIT {
+        for _ in 0..DRAIN_LOOKS {
+            if inner.in_flight_count() == 0 {
+                break;
+            }
             if self.purging.load(Ordering::Acquire) {
                 // Again and again: what a broker did not answer comes back into the queue.
                 inner.purge(PurgeConfig::default().queue());
             }
-            std::thread::sleep(DRAIN_LOOK);
+            std::thread::sleep(DRAIN_WAIT);
         }
     }
 
