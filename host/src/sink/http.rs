@@ -23,8 +23,8 @@
 //! | an earlier row of the same key was refused, and not for good | not tried; unavailable if that row is |
 //!
 //! A connection that ends before an answer has come, as when a server closes it just as it is used again, is no failure yet: the
-//! request is sent once more, on a fresh connection, and the end of a large body follows half a second after its beginning, so that an
-//! endpoint which refuses it by its length is understood. A row that failed while others were taken is remembered: when it is sent
+//! request is sent once more, on a fresh connection, and a large body goes out in parts with pauses between them, so that an endpoint
+//! which refuses it by its length is understood. A row that failed while others were taken is remembered: when it is sent
 //! again alone, it is still the row that fails, and not the endpoint.
 
 use std::collections::{BTreeMap, HashMap};
