@@ -110,7 +110,7 @@ async fn s96_what_failed_arrives_once_the_cause_is_gone() {
     written  [time]
     sink  filesystem/log
     error  `orders-0.jsonl` is a directory, not a file
-    kind  reject
+    kind  unavailable
     attempts 1
     replays  0
     failed  [time]
