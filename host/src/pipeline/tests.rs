@@ -24,6 +24,7 @@ use crate::sink::{Description, Sink};
 use crate::telemetry::SinkCounters;
 
 mod buffering;
+mod collect;
 mod isolate;
 mod on_error;
 mod policy;
