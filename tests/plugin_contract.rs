@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use tidegate::model::{Batch, Fault, TopicPartition};
-use tidegate::plugin::{Artifact, Compiler, Options, PluginCollector, PluginSink, Plugins};
+use tidegate::plugin::{Artifact, Compiler, Hooks, Options, PluginCollector, PluginSink, Plugins};
 use tidegate::sink::Queries;
 
 #[path = "support/certificates.rs"]
@@ -22,6 +22,8 @@ mod grants;
 mod http;
 #[path = "plugin_contract/load.rs"]
 mod load;
+#[path = "plugin_contract/model.rs"]
+mod model;
 #[path = "plugin_contract/sink.rs"]
 mod sink;
 #[path = "support/web.rs"]

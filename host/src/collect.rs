@@ -47,7 +47,7 @@ pub struct DeliveryError {
     pub offsets: Vec<Offset>,
     /// The payloads as they would stand in the dead letter.
     pub payloads: Vec<String>,
-    /// Whether they may succeed later.
+    /// What may become of them, and whether the destination is the cause.
     pub failure: FailureKind,
     /// Why they failed.
     pub error: String,
@@ -83,15 +83,15 @@ pub trait Collect: Send + Sync {
         Ok(None)
     }
 
-    /// Whether [`Self::delivery_error`] is to be asked; without it every failure is dead-lettered.
+    /// Whether [`Self::delivery_error`] is to be asked; without it every failure is decided by the table (S79a).
     fn has_delivery_hook(&self) -> bool {
         false
     }
 
-    /// What to do with payloads that a sink did not take. A hook that fails answers [`Action::Dlq`] (S84).
+    /// What to do with payloads that a sink did not take. A hook that is missing or fails answers [`Action::Default`] (S84).
     async fn delivery_error(&self, error: &DeliveryError) -> Action {
         let _ = error;
-        Action::Dlq
+        Action::Default
     }
 
     /// Ends the collector. Errors are logged by the implementation.

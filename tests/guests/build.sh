@@ -57,7 +57,7 @@ plugins() {
 }
 
 rust() {
-    crates search csv-sink:csv dialler faulty-collector faulty-sink future-collector lookups prowler stamp stranger
+    crates search csv-sink:csv dialler faulty-collector faulty-sink future-collector lookups model-sink prowler stamp stranger
 }
 
 python() {

@@ -130,10 +130,8 @@ async fn every_instance_gets_ready() {
     assert!(matches!(refused, Err(CallError::Unavailable(_))), "no record is suspected: {refused:?}");
 }
 
-/// S79, S84: the hook decides, and one that fails decides nothing.
-#[tokio::test]
-async fn the_delivery_hook_decides() {
-    let error = DeliveryError {
+fn rejected() -> DeliveryError {
+    DeliveryError {
         kind: SinkKind::Kafka,
         name: "results".into(),
         source: orders(0),
@@ -142,19 +140,101 @@ async fn the_delivery_hook_decides() {
         failure: FailureKind::Reject,
         error: "no".into(),
         attempt: 1,
-    };
+    }
+}
+
+/// S79, S84: the hook decides, and one that fails decides nothing.
+#[tokio::test]
+async fn s84_the_delivery_hook_decides() {
+    let error = rejected();
     for (answer, action) in [
+        ("default", Action::Default),
         ("dlq", Action::Dlq),
         ("retry", Action::Retry),
         ("skip", Action::Skip),
         ("abort", Action::Abort),
         ("backpressure", Action::Backpressure(Duration::from_millis(100))),
-        ("poison", Action::Dlq),
-        ("spin", Action::Dlq),
+        ("poison", Action::Default),
+        ("spin", Action::Default),
     ] {
         let more = json!({ "options": { "delivery": answer }, "limits": { "call_timeout_seconds": 0.3 } });
         assert_eq!(ready(more).await.delivery_error(&error).await, action, "{answer}");
     }
+    let options = configured(&guest("lookups"), json!({ "options": { "load": false } }));
+    let artifact = loaded(COLLECT, &options).await.unwrap();
+    assert_eq!(artifact.summary().hooks, Hooks { ready: true, ..Hooks::default() }, "F7: no hook but its own");
+    let collector = PluginCollector::start(artifact, &options, &Queries::new()).await.unwrap();
+    assert!(!collector.has_delivery_hook());
+    assert_eq!(collector.delivery_error(&error).await, Action::Default, "no hook");
+}
+
+/// S79: what the hook is told of the destination is not blamed on the payloads.
+#[tokio::test]
+async fn s79_the_delivery_hook_is_told_the_kind() {
+    let folder = Folder::new();
+    let collector = ready(json!({ "options": { "log": "/out/log" }, "grants": folder.grants("write") })).await;
+    let wait = Duration::from_secs(1);
+    for failure in [
+        FailureKind::Reject,
+        FailureKind::Retry,
+        FailureKind::NotTried,
+        FailureKind::Unavailable,
+        FailureKind::Backpressure(wait),
+    ] {
+        let error = DeliveryError { failure, ..rejected() };
+        assert_eq!(collector.delivery_error(&error).await, Action::Default);
+    }
+    let log = folder.lines("log");
+    let told: Vec<_> = log.iter().filter_map(|line| line.strip_prefix("delivery-error kafka/results ")).collect();
+    let kinds: Vec<_> = told.iter().map(|line| line.split(' ').next().unwrap_or_default()).collect();
+    let kind = |name: &str| format!("DeliveryErrorKind::{name}");
+    assert_eq!(kinds, ["Reject", "Retry", "Retry", "Unavailable", "Unavailable"].map(kind));
+}
+
+/// S62: a window whose hook cannot be answered for now is asked about again, on the instance that saw it.
+#[tokio::test]
+async fn s62_a_window_hook_that_asks_to_wait_is_asked_again() {
+    let window = Window { source: orders(0), first: 4, last: 5, records: 2 };
+    for word in ["backpressure", "unavailable"] {
+        let collector = ready(json!({ "options": { "window": word } })).await;
+        assert!(collector.collect(&records(0, 4, &["a", "b"])).await.is_ok());
+        for _ in 0..2 {
+            let answer = collector.window_complete(&window).await;
+            assert!(matches!(answer, Err(CallError::Backpressure(_) | CallError::Unavailable(_))), "{answer:?}");
+        }
+    }
+    let collector = ready(json!({ "options": { "window": "reject-call" } })).await;
+    assert!(collector.collect(&records(0, 4, &["a", "b"])).await.is_ok());
+    assert!(matches!(collector.window_complete(&window).await, Err(CallError::Reject(_))));
+    assert!(matches!(collector.window_complete(&window).await, Err(CallError::BufferLost(_))), "answered for");
+}
+
+/// A database that does not answer.
+struct Silent;
+
+#[async_trait::async_trait]
+impl tidegate::sink::Query for Silent {
+    async fn query(&self, _: &str, _: &str) -> Result<String, String> {
+        std::future::pending().await
+    }
+}
+
+/// S63: a statement that is under way when the call's time is over is the database's time.
+#[tokio::test]
+async fn s63_a_statement_that_is_not_answered_is_the_destinations_time() {
+    let more = json!({
+        "options": { "load": false },
+        "limits": { "call_timeout_seconds": 0.3 },
+        "grants": { "postgres": ["main"] },
+    });
+    let options = configured(&guest("lookups"), more);
+    let queries = Queries::from([("main".to_owned(), Arc::new(Silent) as Arc<dyn tidegate::sink::Query>)]);
+    let collector = PluginCollector::start(loaded(COLLECT, &options).await.unwrap(), &options, &queries).await.unwrap();
+    collector.ready().await.unwrap();
+    let asked = json!({ "statement": "SELECT 1", "parameters": [] }).to_string();
+    let answer = collector.collect(&records(0, 0, &[&asked])).await;
+    let Err(CallError::Timeout(fault)) = answer else { panic!("{answer:?}") };
+    assert_eq!((fault.owner, fault.causes[0].as_str()), (Owner::Destination, "for an HTTP request or a statement"));
 }
 
 /// The contract alone is enough: guests made from wit/ without an SDK.

@@ -224,10 +224,10 @@ async fn wait(stage: &Stage) {
 async fn again(stage: &Stage) {
     let sink = stage.sink(&guest("faulty-sink"), json!({ "options": { "direct": true } })).await.unwrap();
     for _ in 0..100 {
-        let answer = sink.deliver(&stage.records(&["retry-call"])).await;
-        let Err(CallError::Unknown(fault)) = answer else { panic!("{answer:?}") };
+        let answer = sink.deliver(&stage.records(&["unavailable"])).await;
+        let Err(CallError::Unavailable(fault)) = answer else { panic!("{answer:?}") };
         assert_eq!(fault.owner, Owner::Destination);
-        stage.said(&fault, "`{}` asks to try `deliver` again", "");
+        stage.said(&fault, "`{}` finds its destination unavailable in `deliver`", "");
     }
     assert_eq!(sink.deliver(&stage.records(&["fine"])).await, Ok(vec![]));
     stage.is_silent();

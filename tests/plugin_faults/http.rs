@@ -59,6 +59,9 @@ attacks! {
     a_server_that_never_answers = silent("/silent"),
     a_slow_loris_of_a_server = silent("/drip-head"),
     a_response_without_end = silent("/drip"),
+    a_response_that_breaks_off = silent("/hang"),
+    asleep_over_a_response = asleep("/"),
+    asleep_beside_a_response_that_breaks_off = asleep("/hang"),
     a_response_without_end_that_nobody_reads = unread(),
     a_flood_for_a_response = flood(),
     a_flood_of_response_headers = rude("/flood-head"),
@@ -258,11 +261,22 @@ async fn silent(stage: &Stage, path: &str) {
     let sink = dialler(stage, &[&web.origin()], json!({ "call_timeout_seconds": 0.3 })).await;
     let started = Instant::now();
     let fault = waited(sink.deliver(&stage.records(&[&get(&web, path).to_string()])).await);
-    assert!(
-        fault.message.contains("was waiting in `deliver` when its 0.3 s were over") || fault.message.contains("0.3 s"),
-        "{fault}"
-    );
+    assert!(fault.message.contains("was still waiting in `deliver` when its 0.3 s were over"), "{fault}");
+    assert_eq!(fault.causes[0], "for an HTTP request or a statement");
     assert!(started.elapsed() < SOON, "{:?}", started.elapsed());
+    assert_eq!(web.open_at_most(0, SOON), 0);
+    assert_eq!(saw(stage, &sink, &get(&web, "/")).await, "status 200, 5 bytes \"hello\"");
+}
+
+/// The server has answered, and the guest sleeps: that is its own time, however much of the answer it has not asked for.
+async fn asleep(stage: &Stage, path: &str) {
+    let web = Web::start();
+    let sink = dialler(stage, &[&web.origin()], json!({ "call_timeout_seconds": 0.3 })).await;
+    let mut asked = get(&web, path);
+    asked["pause_milliseconds"] = json!(60_000);
+    let fault = stopped(sink.deliver(&stage.records(&[&asked.to_string()])).await);
+    assert!(fault.message.contains("was still waiting in `deliver` when its 0.3 s were over"), "{fault}");
+    assert_eq!(fault.causes[0], "for a clock or a file, not for a request");
     assert_eq!(web.open_at_most(0, SOON), 0);
     assert_eq!(saw(stage, &sink, &get(&web, "/")).await, "status 200, 5 bytes \"hello\"");
 }

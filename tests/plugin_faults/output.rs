@@ -18,6 +18,7 @@ attacks! {
     a_flood_of_counters = flood("(call $count (i32.const 8192) (i32.const 5) (i64.const 1))", "DEBUG"),
     a_flood_of_gauges = flood("(call $gauge (i32.const 8192) (i32.const 5) (f64.const nan))", "DEBUG"),
     a_flood_of_bytes = flood_of_bytes(),
+    a_flood_by_instances_that_die_in_a_row = flood_of_instances(),
     a_flood_that_is_not_to_be_heard = muted(),
     a_line_of_a_gibibyte = endless_line(),
     a_line_forged_on_standard_output = forged("(call $write (call $out) (i32.const 8192) (i32.const LENGTH) (i32.const 4096))"),
@@ -96,6 +97,21 @@ async fn flood_of_bytes(stage: &Stage) {
     let lines = stage.log().len() - before;
     // Three lines and a word on what was left out, in each second that the flood takes.
     assert!((1..=20).contains(&lines), "{lines} lines");
+}
+
+/// Two hundred instances, each of which says something and dies: together they say no more than one may.
+async fn flood_of_instances(stage: &Stage) {
+    let says = "(call $log (i32.const 4) (i32.const 8192) (i32.const LENGTH)) unreachable";
+    let sink = started(stage, &speaker(b"last words", says), json!({ "output_lines_per_second": 2 })).await;
+    let start = std::time::Instant::now();
+    for _ in 0..200 {
+        crate::stage::stopped(sink.deliver(&stage.records(&["!"])).await);
+    }
+    let seconds = usize::try_from(start.elapsed().as_secs()).unwrap() + 2;
+    let log = stage.log();
+    // Two lines in each second that began meanwhile, and a word on what was left out.
+    assert!(!log.is_empty() && log.len() <= 3 * seconds, "{} lines in {seconds} s", log.len());
+    assert!(log.iter().all(|line| signed(stage, line)), "{log:?}");
 }
 
 /// No line at all is what was asked for; a refusal is the host's own word, and is heard.
@@ -214,7 +230,7 @@ async fn reason(stage: &Stage) {
         .on("deliver", "(return (i32.const 4096))")
         .build();
     let sink = stage.sink(&stage.component(&guest), json!({})).await.unwrap();
-    let Err(CallError::Unknown(fault)) = sink.deliver(&stage.records(&["!"])).await else { panic!("no fault") };
+    let Err(CallError::Unavailable(fault)) = sink.deliver(&stage.records(&["!"])).await else { panic!("no fault") };
     assert_eq!(fault.causes, ["no\\nERROR tidegate: \\u{1b}[31mall is lost"]);
     assert_eq!(sink.deliver(&stage.records(&["fine"])).await, Ok(vec![]));
     stage.is_silent();

@@ -20,7 +20,8 @@ attacks! {
     the_network_by_way_of_the_standard_library = standard_library(),
     a_statement_that_was_not_granted = statement(),
     one_component_under_two_names = twins(),
-    a_plugin_retired_ten_times_in_a_row = retired(),
+    a_plugin_retired_a_hundred_times_in_a_row = retired(),
+    a_plugin_that_never_gets_ready = never_ready(),
     the_end_of_the_process = exit(),
     a_crowd_of_instances_that_all_loop = crowd(),
 }
@@ -118,21 +119,34 @@ async fn twins(stage: &Stage) {
     stage.is_silent();
 }
 
-/// Each new instance waits longer than the one before, so that a plugin which dies at once does not take the machine.
+/// Each replacement waits, so that a plugin which dies at once does not take the machine.
 async fn retired(stage: &Stage) {
     let guest = Wat::sink().on("deliver", "unreachable").build();
     let sink = stage.sink(&stage.component(&guest), json!({})).await.unwrap();
     let start = std::time::Instant::now();
-    for _ in 0..8 {
+    for _ in 0..100 {
         let fault = stopped(sink.deliver(&stage.records(&["!"])).await);
         stage.said(&fault, "`{}` trapped in `deliver`", "");
     }
-    assert!(start.elapsed().as_millis() >= 10 + 20 + 40 + 80 + 160 + 320 + 640, "no back-off");
+    assert!(start.elapsed().as_millis() >= 99 * 5, "no wait between two instances");
     assert_eq!(sink.deliver(&stage.records(&["fine"])).await, Ok(vec![]));
     for _ in 0..2 {
         stopped(sink.deliver(&stage.records(&["!"])).await);
         assert_eq!(sink.deliver(&stage.records(&["fine"])).await, Ok(vec![]));
     }
+    stage.is_silent();
+}
+
+/// Here the wait grows: no row can be found by asking again.
+async fn never_ready(stage: &Stage) {
+    let guest = Wat::sink().on("connect", "unreachable").build();
+    let sink = stage.sink(&stage.component(&guest), json!({ "options": { "armed": true } })).await.unwrap();
+    let start = std::time::Instant::now();
+    for _ in 0..8 {
+        let fault = crate::stage::not_started(sink.connect().await);
+        stage.said(&fault, "`{}` trapped in `connect`", "");
+    }
+    assert!(start.elapsed().as_millis() >= 10 + 20 + 40 + 80 + 160 + 320 + 640, "no back-off");
     stage.is_silent();
 }
 

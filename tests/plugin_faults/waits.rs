@@ -1,11 +1,11 @@
-//! Guests that wait in the host until their time is over: stopped, and never blamed, for it may be the destination's doing (S63).
+//! Guests that wait in the host, for no request of theirs, until their time is over: stopped, and blamed for it (S63).
 
 use serde_json::{Value, json};
 use tidegate::collect::{Collect, Window};
 use tidegate::model::{Fault, Owner};
 use tidegate::sink::Sink;
 
-use crate::stage::{Stage, not_started, waited};
+use crate::stage::{Stage, not_started, stopped};
 use crate::wat::Wat;
 
 attacks! {
@@ -43,29 +43,30 @@ fn armed() -> Value {
 }
 
 fn was_waiting(stage: &Stage, fault: &Fault, hook: &str, hint: &str) {
-    assert_eq!(fault.owner, Owner::Destination, "{fault}");
+    assert_eq!(fault.owner, Owner::Plugin, "{fault}");
+    assert_eq!(fault.causes[0], "for a clock or a file, not for a request");
     stage.said(fault, &format!("`{{}}` was still waiting in `{hook}` when its 0.3 s were over, and was stopped"), hint);
     stage.is_silent();
 }
 
 async fn deliver(stage: &Stage) {
     let attacker = stage.sink(&stage.component(&sink("deliver").build()), json!({})).await.unwrap();
-    was_waiting(stage, &waited(attacker.deliver(&stage.records(&["!"])).await), "deliver", HINT);
+    was_waiting(stage, &stopped(attacker.deliver(&stage.records(&["!"])).await), "deliver", HINT);
     assert_eq!(attacker.deliver(&stage.records(&["fine"])).await, Ok(vec![]));
 }
 
 async fn collect(stage: &Stage) {
     let guest = sleepy(Wat::collector()).on("collect", SLEEP).build();
     let attacker = stage.collector(&stage.component(&guest), json!({})).await.unwrap();
-    was_waiting(stage, &waited(attacker.collect(&stage.records(&["!"])).await), "collect", HINT);
-    was_waiting(stage, &waited(attacker.probe(&stage.records(&["!"])).await), "collect", HINT);
+    was_waiting(stage, &stopped(attacker.collect(&stage.records(&["!"])).await), "collect", HINT);
+    was_waiting(stage, &stopped(attacker.probe(&stage.records(&["!"])).await), "collect", HINT);
     assert!(attacker.collect(&stage.records(&["fine"])).await.is_ok());
 }
 
 async fn flush(stage: &Stage) {
     let attacker = stage.sink(&stage.component(&sink("flush").build()), json!({})).await.unwrap();
     assert_eq!(attacker.add(&stage.records(&["!"])).await, Ok(vec![]));
-    was_waiting(stage, &waited(attacker.flush(&stage.source(0)).await), "flush", HINT);
+    was_waiting(stage, &stopped(attacker.flush(&stage.source(0)).await), "flush", HINT);
     attacker.discard(&stage.source(0)).await;
     assert_eq!(attacker.add(&stage.records(&["fine"])).await, Ok(vec![]));
     assert_eq!(attacker.flush(&stage.source(0)).await, Ok(vec![]));
@@ -98,7 +99,7 @@ async fn on_window_complete(stage: &Stage) {
     let attacker = stage.collector(&stage.component(&guest), json!({})).await.unwrap();
     let window = Window { source: stage.source(0), first: 0, last: 0, records: 1 };
     assert!(attacker.collect(&stage.records(&["!"])).await.is_ok());
-    was_waiting(stage, &waited(attacker.window_complete(&window).await), "on-window-complete", HINT);
+    was_waiting(stage, &stopped(attacker.window_complete(&window).await), "on-window-complete", HINT);
     assert!(attacker.collect(&stage.records(&["fine"])).await.is_ok());
     assert_eq!(attacker.window_complete(&window).await, Ok(None));
 }
@@ -108,7 +109,7 @@ async fn naps(stage: &Stage) {
     let nap = "(local.set $i (call $subscribe (i64.const 5000000))) (call $block (local.get $i)) (call $forget (local.get $i))";
     let guest = sleepy(Wat::sink()).on("deliver", format!("(loop $again {nap} (br $again))")).build();
     let attacker = stage.sink(&stage.component(&guest), json!({})).await.unwrap();
-    was_waiting(stage, &waited(attacker.deliver(&stage.records(&["!"])).await), "deliver", HINT);
+    was_waiting(stage, &stopped(attacker.deliver(&stage.records(&["!"])).await), "deliver", HINT);
     assert_eq!(attacker.deliver(&stage.records(&["fine"])).await, Ok(vec![]));
 }
 

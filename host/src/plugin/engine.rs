@@ -31,6 +31,11 @@ impl Ticks {
     pub(crate) fn now(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
+
+    /// One more has passed.
+    pub(crate) fn pass(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 /// Ticks in `time`, at least one.
@@ -100,7 +105,7 @@ fn tick(engine: &EngineWeak, ticks: &Ticks) {
         std::thread::sleep(TICK);
         let Some(engine) = engine.upgrade() else { return };
         engine.increment_epoch();
-        ticks.0.fetch_add(1, Ordering::Relaxed);
+        ticks.pass();
     }
 }
 

@@ -75,12 +75,18 @@ pub(crate) fn queries(grants: &Grants, place: &str, known: &Queries) -> Result<Q
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
+    use crate::plugin::report::Quota;
     use crate::plugin::{Directory, Limits};
 
     fn fault(grants: &Grants) -> Fault {
-        context(grants, "collect", Path::new("/"), &Output::new("collect".into(), Arc::default(), &Limits::default()))
-            .err()
-            .unwrap()
+        context(
+            grants,
+            "collect",
+            Path::new("/"),
+            &Output::new("collect".into(), Quota::new(&Arc::default(), &Limits::default())),
+        )
+        .err()
+        .unwrap()
     }
 
     fn directory(host: &Path) -> Grants {

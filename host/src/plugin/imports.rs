@@ -9,6 +9,7 @@ use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use super::bindings::tidegate::plugin::{log, metrics, postgres};
 use super::grants::http::Requests;
+use super::instance::Spent;
 use super::limits::{Limits, bytes, count};
 use super::report::{Output, printable};
 use crate::sink::Queries;
@@ -24,6 +25,8 @@ pub(crate) struct State {
     pub(crate) wasi: WasiCtx,
     pub(crate) http: WasiHttpCtx,
     pub(crate) requests: Requests,
+    /// What its present call's time is spent on.
+    pub(crate) spent: Arc<Spent>,
     pub(crate) limiter: Limiter,
     pub(crate) output: Arc<Output>,
     /// The sinks that it may ask.
@@ -70,6 +73,7 @@ impl metrics::Host for State {
 impl postgres::Host for State {
     async fn query(&mut self, sink: String, statement: String, parameters: String) -> Result<String, postgres::Error> {
         if let Some(granted) = self.queries.get(&sink) {
+            let _under_way = self.spent.request();
             return granted.query(&statement, &parameters).await.map_err(postgres::Error::Failed);
         }
         let refusal = format!(

@@ -14,15 +14,17 @@ use super::grants;
 use super::grants::http::{Client, Requests};
 use super::imports::{Limiter, State};
 use super::limits::{Limits, bytes, count};
-use super::report::{Deadline, Met, Output, WORDS_BYTES, Who, printable};
+use super::report::{Deadline, Met, Output, Quota, WORDS_BYTES, Who, printable};
 use super::{Grants, Options};
 use crate::model::{CallError, Fault};
 use crate::sink::Queries;
 
 mod meter;
 pub(crate) mod slots;
+mod spent;
 
 pub(crate) use meter::Abandon;
+pub(crate) use spent::{Spent, UnderWay};
 
 /// Longest wait that a guest may ask for; what is beyond is cut to it.
 const LONGEST_BACKPRESSURE: Duration = Duration::from_secs(3600);
@@ -55,6 +57,8 @@ pub(crate) struct Plan {
     pub(crate) artifact: Artifact,
     pub(crate) who: Who,
     pub(crate) slots: u32,
+    /// What each slot's instances may say.
+    quotas: Vec<Arc<Quota>>,
     name: String,
     options: String,
     grants: Grants,
@@ -69,8 +73,10 @@ impl Plan {
         options.limits.checked(&place)?;
         let json = serde_json::to_string(&options.options)
             .map_err(|error| Fault::config(format!("`{place}.options` cannot be written as JSON")).because(error))?;
+        let slots = u32::try_from(options.limits.instances).unwrap_or(1);
         Ok(Self {
-            slots: u32::try_from(options.limits.instances).unwrap_or(1),
+            slots,
+            quotas: (0..slots).map(|_| Quota::new(&artifact.engine().ticks, &options.limits)).collect(),
             name: name.to_owned(),
             options: json,
             queries: Arc::new(grants::queries(&options.grants, &place, queries)?),
@@ -85,15 +91,17 @@ impl Plan {
     pub(crate) async fn build<G: Guest>(self: &Arc<Self>, slot: u32, abandon: &Arc<Abandon>) -> Result<Live<G>, Fault> {
         let engine = self.artifact.engine();
         let limits = &self.who.limits;
-        let output = Output::new(self.who.label.clone(), Arc::clone(&engine.ticks), limits);
+        let output = Output::new(self.who.label.clone(), Arc::clone(&self.quotas[slot as usize]));
         let mut table = ResourceTable::new();
         table.set_max_capacity(count(limits.handles));
         let wasi = grants::context(&self.grants, &self.who.place, self.artifact.base(), &output)?;
+        let spent = Spent::new(&engine.ticks);
         let state = State {
             table,
             wasi,
             http: WasiHttpCtx::new(),
-            requests: Requests::new(&self.http, &output),
+            requests: Requests::new(&self.http, &output, &spent),
+            spent,
             limiter: Limiter::new(limits),
             output: Arc::clone(&output),
             queries: Arc::clone(&self.queries),
@@ -175,11 +183,8 @@ impl<G: Guest> Live<G> {
         &self.plan.who.limits
     }
 
-    /// Gets the instance ready for its first record, once.
+    /// Gets the instance ready for its first record.
     pub(crate) async fn prepare(&mut self, abandon: &Arc<Abandon>) -> Result<(), CallError> {
-        if self.prepared {
-            return Ok(());
-        }
         let answer = self.call(G::PREPARE, abandon, async |guest, store| guest.prepare(store).await).await;
         match answer {
             Ok(Ok(())) => {
@@ -211,9 +216,9 @@ impl<G: Guest> Live<G> {
 pub(crate) enum Stop {
     /// The sandbox stopped it, or it stopped itself.
     Trapped { hook: &'static str, error: wasmtime::Error },
-    /// It ran for as long as a call may take.
-    Overran { hook: &'static str, limit: Deadline, error: Option<wasmtime::Error> },
-    /// It waited for the host's side for as long as a call may take.
+    /// It ran, or waited for something of its own, for as long as a call may take.
+    Overran { hook: &'static str, limit: Deadline, is_waiting: bool, error: Option<wasmtime::Error> },
+    /// It waited for a request for as long as a call may take.
     Waited { hook: &'static str, limit: Deadline },
     /// It answered what the contract does not allow.
     Broke { hook: &'static str, how: String },
@@ -228,7 +233,8 @@ impl Stop {
     pub(crate) fn fault(self, who: &Who, output: &Output) -> Fault {
         match self {
             Self::Trapped { hook, error } => who.trapped(hook, &error, output),
-            Self::Overran { hook, limit, error } => who.overran(hook, limit, error.as_ref(), output),
+            Self::Overran { hook, limit, is_waiting: false, error } => who.overran(hook, limit, error.as_ref(), output),
+            Self::Overran { hook, limit, is_waiting: true, .. } => who.idled(hook, limit, output),
             Self::Waited { hook, limit } => who.waited(hook, limit, output),
             Self::Broke { hook, how } => who.broke(hook, &how, output),
             Self::Exceeded { hook, met } => who.exceeded(hook, &met),
@@ -258,7 +264,7 @@ pub(crate) fn backpressure(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds).min(LONGEST_BACKPRESSURE)
 }
 
-/// A fault that the guest answered, typed (S44). What may succeed later is blamed on what the plugin talks to.
+/// A fault that the guest answered, typed (S44).
 pub(crate) fn fault(who: &Who, hook: &str, role: Role, answered: types::Fault) -> CallError {
     let label = &who.label;
     let refused = |message: String| match role {
@@ -268,9 +274,9 @@ pub(crate) fn fault(who: &Who, hook: &str, role: Role, answered: types::Fault) -
     let words = |words: &str| printable(words, WORDS_BYTES);
     match answered {
         types::Fault::Backpressure(wait) => CallError::Backpressure(backpressure(wait)),
-        types::Fault::Retry(why) => {
-            CallError::Unknown(Fault::destination(format!("`{label}` asks to try `{hook}` again")).because(words(&why)))
-        }
+        types::Fault::Unavailable(why) => CallError::Unavailable(
+            Fault::destination(format!("`{label}` finds its destination unavailable in `{hook}`")).because(words(&why)),
+        ),
         types::Fault::Reject(why) => {
             CallError::Reject(refused(format!("`{label}` refused the rows of `{hook}`")).because(words(&why)))
         }

@@ -32,9 +32,9 @@ pub struct Limits {
     pub setup_timeout_seconds: f64,
     /// How many instances share the partitions (S129).
     pub instances: u64,
-    /// Most lines of one instance that reach the log in a second; the others are counted.
+    /// Most lines of one instance and its replacements that reach the log in a second; the others are counted.
     pub output_lines_per_second: u64,
-    /// Most bytes of one instance that reach the log in a second; lines beyond are counted.
+    /// Most bytes of one instance and its replacements that reach the log in a second; lines beyond are counted.
     pub output_bytes_per_second: u64,
     /// Most payloads in one answer of a collector.
     pub payloads_per_call: u64,

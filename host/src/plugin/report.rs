@@ -9,9 +9,11 @@ use crate::model::Fault;
 
 mod exceeded;
 mod output;
+mod quota;
 
 pub(crate) use exceeded::Met;
 pub(crate) use output::{Channel, Output, printable};
+pub(crate) use quota::Quota;
 
 /// Most frames of a guest's stack that a fault names.
 const FRAMES: usize = 4;
@@ -86,9 +88,18 @@ impl Who {
         fault
     }
 
-    /// The guest waited for the host's side for as long as the call might take.
+    /// The guest waited for something of its own for as long as the call might take.
+    pub(crate) fn idled(&self, hook: &str, limit: Deadline, output: &Output) -> Fault {
+        let mut fault = self.late(Fault::plugin, "waiting", hook, limit);
+        fault.causes.push("for a clock or a file, not for a request".to_owned());
+        fault.causes.extend(last_output(&output.last_call()));
+        fault
+    }
+
+    /// The guest waited for a request for as long as the call might take.
     pub(crate) fn waited(&self, hook: &str, limit: Deadline, output: &Output) -> Fault {
         let mut fault = self.late(Fault::destination, "waiting", hook, limit);
+        fault.causes.push("for an HTTP request or a statement".to_owned());
         fault.causes.extend(last_output(&output.last_call()));
         fault
     }

@@ -61,8 +61,9 @@ impl BatchingSink for CsvSink {
     fn write(&mut self, batch: &Batch) -> Result<Vec<Failure>, Fault> {
         let path = self.directory.join(self.template.file_name(batch.topic(), batch.partition(), self.slot));
         let first = !self.opened.contains(&path);
-        let failed =
-            |error: std::io::Error| Fault::retry(format_args!("`{}` could not be written: {error}", path.display()));
+        let failed = |error: std::io::Error| {
+            Fault::unavailable(format_args!("`{}` could not be written: {error}", path.display()))
+        };
         let mut file = file::Appending::open(&path, first).map_err(failed)?;
         if first && !file.is_empty() && !file.begins_with(self.rows.names().as_bytes()).map_err(failed)? {
             return Err(Fault::fatal(format_args!(

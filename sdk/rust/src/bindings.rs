@@ -39,28 +39,52 @@ pub mod collector {
     pub use exports::tidegate::plugin::collector::*;
 }
 
-/// The optional hooks, in a world of their own: a component exports them only when its author asked for them.
-pub mod hooks {
+/// An optional hook, in a world of its own: a component exports it only when its author asked for it.
+pub mod ready_hook {
     wit_bindgen::generate!({
         path: "../../wit",
-        inline: "package tidegate:sdk;
-            world hooks {
-                export tidegate:plugin/window-hook@0.1.0;
-                export tidegate:plugin/delivery-hook@0.1.0;
-                export tidegate:plugin/ready-hook@0.1.0;
-            }",
+        inline: "package tidegate:sdk; world ready { export tidegate:plugin/ready-hook@0.1.0; }",
         pub_export_macro: true,
-        export_macro_name: "export_raw_hooks",
-        default_bindings_module: "tidegate_sdk::bindings::hooks",
+        export_macro_name: "export_raw_ready_hook",
+        default_bindings_module: "tidegate_sdk::bindings::ready_hook",
+        with: {
+            "tidegate:plugin/types@0.1.0": crate::bindings::types,
+            "tidegate:plugin/ready-hook@0.1.0": generate,
+        },
+    });
+    pub use exports::tidegate::plugin::ready_hook::*;
+}
+
+/// An optional hook, in a world of its own: a component exports it only when its author asked for it.
+pub mod window_hook {
+    wit_bindgen::generate!({
+        path: "../../wit",
+        inline: "package tidegate:sdk; world window { export tidegate:plugin/window-hook@0.1.0; }",
+        pub_export_macro: true,
+        export_macro_name: "export_raw_window_hook",
+        default_bindings_module: "tidegate_sdk::bindings::window_hook",
         with: {
             "tidegate:plugin/types@0.1.0": crate::bindings::types,
             "tidegate:plugin/payloads@0.1.0": crate::bindings::payloads,
             "tidegate:plugin/window-hook@0.1.0": generate,
-            "tidegate:plugin/delivery-hook@0.1.0": generate,
-            "tidegate:plugin/ready-hook@0.1.0": generate,
         },
     });
-    pub use exports::tidegate::plugin::{delivery_hook, ready_hook, window_hook};
+    pub use exports::tidegate::plugin::window_hook::*;
+}
+
+/// An optional hook, in a world of its own: a component exports it only when its author asked for it.
+pub mod delivery_hook {
+    wit_bindgen::generate!({
+        path: "../../wit",
+        inline: "package tidegate:sdk; world delivery { export tidegate:plugin/delivery-hook@0.1.0; }",
+        pub_export_macro: true,
+        export_macro_name: "export_raw_delivery_hook",
+        default_bindings_module: "tidegate_sdk::bindings::delivery_hook",
+        with: {
+            "tidegate:plugin/delivery-hook@0.1.0": generate,
+        },
+    });
+    pub use exports::tidegate::plugin::delivery_hook::*;
 }
 
 pub mod sink {

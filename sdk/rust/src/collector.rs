@@ -1,5 +1,5 @@
-use crate::bindings::{collector, hooks, payloads};
-use crate::{Batch, Context, DeliveryAction, DeliveryError, Failed, FailureKind, Fault, Payloads, Record, Window};
+use crate::bindings::{collector, payloads};
+use crate::{Batch, Context, Failed, FailureKind, Fault, Payloads, Record};
 
 #[cfg(test)]
 mod tests;
@@ -17,34 +17,6 @@ pub trait Collector: Sized + 'static {
     /// # Errors
     /// [`Failed`]; what was added for the record does not count then.
     fn collect(&mut self, record: &Record<'_>, out: &mut Payloads) -> Result<(), Failed>;
-}
-
-/// The optional hooks of a collector. Exported with
-/// [`export_collector_with_hooks!`](crate::export_collector_with_hooks); leave out what you do not need.
-pub trait Hooks: Collector {
-    /// After every sink is connected and before the instance's first record: load lookup tables here.
-    ///
-    /// # Errors
-    /// A fault ends the start, or is tried again for an instance that replaces another.
-    fn ready(&mut self) -> Result<(), Fault> {
-        Ok(())
-    }
-
-    /// Once per window, after `collect` saw every record of it. What is added counts as coming from its last record.
-    /// Where a window begins and ends differs between replays.
-    ///
-    /// # Errors
-    /// A fault of the whole call.
-    fn window_complete(&mut self, window: &Window, out: &mut Payloads) -> Result<(), Fault> {
-        let _ = (window, out);
-        Ok(())
-    }
-
-    /// Decides what happens to payloads that a sink did not take.
-    fn delivery_error(&mut self, error: &DeliveryError) -> DeliveryAction {
-        let _ = error;
-        DeliveryAction::Dlq
-    }
 }
 
 /// The one collector of a component. Calls are serial, so a plain cell holds it.
@@ -90,86 +62,57 @@ fn collect(plugin: &mut impl Collector, batch: &Batch) -> Result<payloads::Colle
     Ok(out.finish())
 }
 
-impl<C: CollectorInstance<Plugin: Hooks>> hooks::window_hook::Guest for C {
-    fn on_window_complete(window: Window) -> Result<Option<payloads::CollectResult>, Fault> {
-        C::with(|slot| {
-            let plugin = slot.as_mut().ok_or_else(before_setup)?;
-            let mut out = Payloads::new();
-            out.start(window.records.saturating_sub(1));
-            plugin.window_complete(&window, &mut out)?;
-            Ok(Some(out.finish()))
-        })
-    }
-}
-
-impl<C: CollectorInstance<Plugin: Hooks>> hooks::delivery_hook::Guest for C {
-    fn on_delivery_error(error: DeliveryError) -> DeliveryAction {
-        C::with(|slot| slot.as_mut().map_or(DeliveryAction::Dlq, |plugin| plugin.delivery_error(&error)))
-    }
-}
-
-impl<C: CollectorInstance<Plugin: Hooks>> hooks::ready_hook::Guest for C {
-    fn on_ready() -> Result<(), Fault> {
-        C::with(|slot| slot.as_mut().ok_or_else(before_setup)?.ready())
-    }
-}
-
 /// Makes a type that is a [`Collector`] the component's collector. Once per crate.
+///
+/// A component exports the hooks that are named, and no other: [`ReadyHook`](crate::ReadyHook) as `ready`,
+/// [`WindowHook`](crate::WindowHook) as `window`, [`DeliveryHook`](crate::DeliveryHook) as `delivery`.
+///
+/// ```
+/// # use tidegate_sdk::{Collector, Context, Failed, Fault, Payloads, ReadyHook, Record, export_collector};
+/// # struct Lookups;
+/// # impl Collector for Lookups {
+/// #     fn new(_: &Context) -> Result<Self, String> { Ok(Self) }
+/// #     fn collect(&mut self, _: &Record<'_>, _: &mut Payloads) -> Result<(), Failed> { Ok(()) }
+/// # }
+/// impl ReadyHook for Lookups {
+///     fn ready(&mut self) -> Result<(), Fault> {
+///         Ok(())
+///     }
+/// }
+///
+/// export_collector!(Lookups, hooks(ready));
+/// ```
 #[macro_export]
 macro_rules! export_collector {
-    ($plugin:ty) => {
+    ($plugin:ty $(,)?) => {
+        $crate::export_collector!($plugin, hooks());
+    };
+    ($plugin:ty, hooks($($hook:ident),* $(,)?) $(,)?) => {
         const _: () = {
-            $crate::__collector!($plugin);
+            struct Component;
+
+            ::std::thread_local! {
+                static INSTANCE: ::std::cell::RefCell<::std::option::Option<$plugin>> =
+                    const { ::std::cell::RefCell::new(::std::option::Option::None) };
+            }
+
+            impl $crate::exports::CollectorInstance for Component {
+                type Plugin = $plugin;
+
+                fn with<R>(call: impl ::std::ops::FnOnce(&mut ::std::option::Option<$plugin>) -> R) -> R {
+                    INSTANCE.with_borrow_mut(call)
+                }
+            }
+
             #[cfg(target_family = "wasm")]
     $crate::bindings::collector::export_raw_collector!(Component with_types_in $crate::bindings::collector);
             #[cfg(not(target_family = "wasm"))]
             const _: fn() = || $crate::exports::exports_collector::<Component>();
+            $($crate::__export_hook!(Component, $hook);)*
         };
     };
 }
 
-/// [`export_collector!`] for a type that has [`Hooks`] as well.
-#[macro_export]
-macro_rules! export_collector_with_hooks {
-    ($plugin:ty) => {
-        const _: () = {
-            $crate::__collector!($plugin);
-            #[cfg(target_family = "wasm")]
-    $crate::bindings::collector::export_raw_collector!(Component with_types_in $crate::bindings::collector);
-            #[cfg(target_family = "wasm")]
-    $crate::bindings::hooks::export_raw_hooks!(Component with_types_in $crate::bindings::hooks);
-            #[cfg(not(target_family = "wasm"))]
-            const _: fn() = || $crate::exports::exports_hooks::<Component>();
-        };
-    };
-}
-
-#[doc(hidden)]
-#[macro_export]
-macro_rules! __collector {
-    ($plugin:ty) => {
-        struct Component;
-
-        ::std::thread_local! {
-            static INSTANCE: ::std::cell::RefCell<::std::option::Option<$plugin>> =
-                const { ::std::cell::RefCell::new(::std::option::Option::None) };
-        }
-
-        impl $crate::exports::CollectorInstance for Component {
-            type Plugin = $plugin;
-
-            fn with<R>(call: impl ::std::ops::FnOnce(&mut ::std::option::Option<$plugin>) -> R) -> R {
-                INSTANCE.with_borrow_mut(call)
-            }
-        }
-    };
-}
-
-// Natively nothing is exported; these keep the type checked all the same.
+// Natively nothing is exported; this keeps the type checked all the same.
 #[doc(hidden)]
 pub fn exports_collector<C: collector::Guest>() {}
-#[doc(hidden)]
-pub fn exports_hooks<
-    C: collector::Guest + hooks::window_hook::Guest + hooks::delivery_hook::Guest + hooks::ready_hook::Guest,
->() {
-}

@@ -93,7 +93,14 @@
 //!   replaced at any moment: state in memory is a cache, never the only copy.
 //! - Records may come again after a fault: delivery is at least once. `(topic, partition, offset, ordinal)` names a row
 //!   for good.
-//! - A panic ends the instance. Its text and place go to the log, and the record that caused it is found and put aside.
+//! - A row that is named in an answer is the only one that failed. [`Failure::reject`] sends it to the dead letter queue,
+//!   [`Failure::retry`] asks for it again first.
+//! - A [`Fault`] is of the whole call, and says nothing of a single row. After [`Fault::wait`] and [`Fault::unavailable`] the host waits and
+//!   asks again, without end, and no row goes to the dead letter queue. After [`Fault::reject`] it asks in halves until it knows which
+//!   rows are refused. After [`Fault::fatal`] it stops.
+//! - A panic, a call that outlives its deadline and memory beyond the limit end the instance. The host repeats the call in halves
+//!   on new ones: a row on which it happens alone goes to the dead letter queue, if other rows pass. The
+//!   panic's text and place stand in that dead letter.
 //! - What is printed goes to the host's log. Files, environment and network are there only as far as they were granted.
 
 /// The README's example is compiled with the others.
@@ -107,17 +114,19 @@ pub mod bindings;
 mod collector;
 mod context;
 mod failure;
+mod hooks;
 mod panic;
 mod payload;
 mod postgres;
 mod sink;
 
 pub use batch::{Batch, ChunkSizeError, Chunks, EmptyBatchError, Header, Headers, Record, Rows};
-pub use bindings::hooks::delivery_hook::{DeliveryAction, DeliveryError};
-pub use bindings::hooks::window_hook::Window;
+pub use bindings::delivery_hook::{DeliveryAction, DeliveryError, DeliveryErrorKind};
 pub use bindings::types::{Context, Failure, FailureKind, Fault};
-pub use collector::{Collector, Hooks};
+pub use bindings::window_hook::Window;
+pub use collector::Collector;
 pub use failure::Failed;
+pub use hooks::{DeliveryHook, ReadyHook, WindowHook};
 pub use payload::{
     FilePayload, HttpPayload, KafkaPayload, MongoPayload, Payloads, PluginPayload, PostgresPayload, RedisPayload,
 };
@@ -127,7 +136,8 @@ pub use sink::{BatchingSink, Description, DirectSink};
 /// What the export macros need, and guests that go past them. Not for authors.
 #[doc(hidden)]
 pub mod exports {
-    pub use crate::collector::{CollectorInstance, exports_collector, exports_hooks};
+    pub use crate::collector::{CollectorInstance, exports_collector};
+    pub use crate::hooks::{exports_delivery_hook, exports_ready_hook, exports_window_hook};
     pub use crate::panic::install as install_panic_hook;
     pub use crate::sink::{AnySink, Batching, Direct, SinkInstance, exports_sink};
 }

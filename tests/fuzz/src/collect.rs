@@ -74,8 +74,13 @@ pub fn run(data: &[u8]) {
         Ok(collected) => count(&batch, collected, bound),
         Err(CallError::Backpressure(wait)) => assert!(wait.as_secs() <= 3600, "{wait:?}"),
         // The guest's own word for what it talks to.
-        Err(CallError::Unknown(fault)) => assert_eq!(fault.owner, Owner::Destination, "{fault:?}"),
-        Err(CallError::Reject(fault) | CallError::Fatal(fault) | CallError::Trap(fault)) => {
+        Err(CallError::Unavailable(fault)) => assert_eq!(fault.owner, Owner::Destination, "{fault:?}"),
+        Err(
+            CallError::Reject(fault)
+            | CallError::Fatal(fault)
+            | CallError::Trap(fault)
+            | CallError::LimitExceeded(fault),
+        ) => {
             assert_eq!(fault.owner, Owner::Plugin, "{fault:?}");
         }
         Err(other) => panic!("{other:?}"),

@@ -12,7 +12,7 @@
     (export "failure-kind" (type $kind (eq $kind')))
     (type $failure' (record (field "index" u32) (field "kind" $kind) (field "reason" string)))
     (export "failure" (type $failure (eq $failure')))
-    (type $fault' (variant (case "backpressure" u64) (case "retry" string) (case "reject" string) (case "fatal" string)))
+    (type $fault' (variant (case "backpressure" u64) (case "unavailable" string) (case "reject" string) (case "fatal" string)))
     (export "fault" (type (eq $fault')))
     (type $context' (record (field "name" string) (field "slot" u32) (field "slots" u32) (field "options" string)))
     (export "context" (type (eq $context')))

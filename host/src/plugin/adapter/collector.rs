@@ -127,12 +127,18 @@ impl Collect for PluginCollector {
 
     async fn window_complete(&self, window: &Window) -> Result<Option<Collected>, CallError> {
         // The hook speaks for what its instance has seen, so another instance cannot answer for it (S62).
-        let look = |marks: &mut Marks, live: Option<u64>| match marks.remove(&window.source) {
+        let look = |marks: &mut Marks, live: Option<u64>| match marks.get(&window.source) {
             Some(mark) if live == Some(mark.generation) && mark.first <= window.last => Ok(()),
-            _ => Err(CallError::BufferLost(
-                Fault::plugin(format!("`collect` no longer knows the window of `{}`", window.source.at(window.first)))
+            _ => {
+                marks.remove(&window.source);
+                Err(CallError::BufferLost(
+                    Fault::plugin(format!(
+                        "`collect` no longer knows the window of `{}`",
+                        window.source.at(window.first)
+                    ))
                     .because("the instance that had collected it was retired"),
-            )),
+                ))
+            }
         };
         let told = window_hook::Window {
             topic: window.source.topic.to_string(),
@@ -141,13 +147,19 @@ impl Collect for PluginCollector {
             last_offset: window.last,
             records: window.records,
         };
-        let allowed = Arc::clone(&self.allowed);
+        let (allowed, source) = (Arc::clone(&self.allowed), window.source.clone());
         let job = async move |lease: Lease<'_, CollectorGuest>| {
             let call = async |guest: &CollectorGuest, store: &mut Store<State>| match &guest.window {
                 Some(hook) => hook.call_on_window_complete(store, &told).await,
                 None => Ok(Ok(None)),
             };
+            let mark = lease.marks.remove(&source);
             match lease.live.call(WINDOW, lease.abandon, call).await? {
+                Err(answered @ (types::Fault::Backpressure(_) | types::Fault::Unavailable(_))) => {
+                    // The same window is asked about again.
+                    lease.marks.extend(mark.map(|mark| (source, mark)));
+                    Ok(Err(answered))
+                }
                 Ok(Some(answered)) => {
                     let rows = u64::from(told.records);
                     judged(lease.live, &allowed, WINDOW, answered, rows).map(|it| Ok(Some(it)))
@@ -162,17 +174,18 @@ impl Collect for PluginCollector {
 
     async fn delivery_error(&self, error: &DeliveryError) -> Action {
         if !self.slots.plan.artifact.contract().hooks.delivery {
-            return Action::Dlq;
+            return Action::Default;
         }
         let told = told(error);
         let job = async move |lease: Lease<'_, CollectorGuest>| {
             let call = async |guest: &CollectorGuest, store: &mut Store<State>| match &guest.delivery {
                 Some(hook) => hook.call_on_delivery_error(store, &told).await,
-                None => Ok(delivery_hook::DeliveryAction::Dlq),
+                None => Ok(delivery_hook::DeliveryAction::Default),
             };
             lease.live.call("on-delivery-error", lease.abandon, call).await
         };
         match self.slots.call(&error.source, |_, _| Ok(()), job).await {
+            Ok(delivery_hook::DeliveryAction::Default) => Action::Default,
             Ok(delivery_hook::DeliveryAction::Dlq) => Action::Dlq,
             Ok(delivery_hook::DeliveryAction::Retry) => Action::Retry,
             Ok(delivery_hook::DeliveryAction::Skip) => Action::Skip,
@@ -181,10 +194,10 @@ impl Collect for PluginCollector {
             Err(failed) => {
                 let source: &TopicPartition = &error.source;
                 tracing::warn!(
-                    "`collect` could not decide about {} payloads of `{source}`, which go to the dead letter queue: {failed}",
+                    "`collect` could not decide about {} payloads of `{source}`, which are treated as without a hook: {failed}",
                     error.payloads.len()
                 );
-                Action::Dlq
+                Action::Default
             }
         }
     }
@@ -244,10 +257,9 @@ fn told(error: &DeliveryError) -> delivery_hook::DeliveryError {
         offsets: error.offsets.clone(),
         payloads: error.payloads.clone(),
         kind: match error.failure {
-            FailureKind::Retry | FailureKind::Unavailable | FailureKind::Backpressure(_) | FailureKind::NotTried => {
-                types::FailureKind::Retry
-            }
-            FailureKind::Reject => types::FailureKind::Reject,
+            FailureKind::Retry | FailureKind::NotTried => delivery_hook::DeliveryErrorKind::Retry,
+            FailureKind::Reject => delivery_hook::DeliveryErrorKind::Reject,
+            FailureKind::Unavailable | FailureKind::Backpressure(_) => delivery_hook::DeliveryErrorKind::Unavailable,
         },
         error: error.error.clone(),
         attempt: error.attempt,

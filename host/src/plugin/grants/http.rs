@@ -14,6 +14,7 @@ use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 use self::resolve::{Filtered, Lookup, System};
 use self::send::Sending;
 use crate::model::Fault;
+use crate::plugin::instance::Spent;
 use crate::plugin::limits::{bytes, count};
 use crate::plugin::report::{Output, printable};
 use crate::plugin::{Grants, Limits};
@@ -100,18 +101,20 @@ pub(crate) struct Requests {
     client: Arc<Client>,
     output: Arc<Output>,
     in_flight: Arc<Semaphore>,
+    spent: Arc<Spent>,
     /// Requests of the present call.
     asked: u64,
 }
 
 impl Requests {
     /// An instance's requests, of which there are none yet.
-    pub(crate) fn new(client: &Arc<Client>, output: &Arc<Output>) -> Self {
+    pub(crate) fn new(client: &Arc<Client>, output: &Arc<Output>, spent: &Arc<Spent>) -> Self {
         let most = count(client.limits.http_requests_in_flight).min(Semaphore::MAX_PERMITS);
         Self {
             client: Arc::clone(client),
             output: Arc::clone(output),
             in_flight: Arc::new(Semaphore::new(most)),
+            spent: Arc::clone(spent),
             asked: 0,
         }
     }
@@ -166,6 +169,7 @@ impl Requests {
             origin,
             reported: Arc::new(reported),
             permit,
+            spent: Arc::clone(&self.spent),
             options: options.unwrap_or_default(),
             deadline: Instant::now() + Duration::from_secs_f64(limits.http_timeout_seconds),
             request_bytes: bytes(limits.http_request_mebibytes) as u64,

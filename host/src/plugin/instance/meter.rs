@@ -1,14 +1,15 @@
-//! How long a call may take, and whose time it was: the guest's own, or the host's while the guest waited for it.
+//! How long a call may take, and what ends it.
 
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::Notify;
 use wasmtime::{Store, UpdateDeadline};
 
 use super::Stop;
+use super::spent::Ticked;
 use crate::plugin::engine::{Ticks, ticks_in};
 use crate::plugin::imports::State;
 use crate::plugin::report::Deadline;
@@ -42,31 +43,8 @@ impl Drop for AbandonOnDrop {
     }
 }
 
-/// Counts the ticks of one call.
-struct Meter {
-    ticks: Arc<Ticks>,
-    started: u64,
-    limit: u64,
-    /// Ticks in which the guest ran, up to where it last waited.
-    ran: AtomicU64,
-    /// The tick in which it last went on.
-    resumed: AtomicU64,
-}
-
-impl Meter {
-    fn over(&self) -> bool {
-        self.ticks.now().saturating_sub(self.started) >= self.limit
-    }
-
-    /// Whether most of the call's time was the guest's own: then the guest is to blame for what was left undone (S63).
-    fn guest_is_to_blame(&self) -> bool {
-        let passed = self.ticks.now().saturating_sub(self.started);
-        self.ran.load(Ordering::Relaxed) * 2 >= passed.max(1)
-    }
-}
-
 /// Runs one call of the guest. Epochs stop a guest that runs; a timer stops one that waits in an import, which no epoch
-/// reaches. Either is judged by whose time it was.
+/// reaches. Either is judged by what its time was spent on.
 pub(crate) async fn timed<T>(
     store: &mut Store<State>,
     ticks: &Arc<Ticks>,
@@ -75,46 +53,43 @@ pub(crate) async fn timed<T>(
     hook: &'static str,
     call: impl AsyncFnOnce(&mut Store<State>) -> wasmtime::Result<T>,
 ) -> Result<T, Stop> {
-    let started = ticks.now();
-    let meter = Arc::new(Meter {
-        ticks: Arc::clone(ticks),
-        started,
-        limit: ticks_in(deadline.time),
-        ran: AtomicU64::new(0),
-        resumed: AtomicU64::new(started),
-    });
-    let (watched, asked) = (Arc::clone(&meter), Arc::clone(abandon));
+    let (started, limit) = (ticks.now(), ticks_in(deadline.time));
+    let (watched, asked) = (Arc::clone(ticks), Arc::clone(abandon));
     store.epoch_deadline_callback(move |_| {
-        let stop = watched.over() || asked.is_given_up();
+        let stop = watched.now().saturating_sub(started) >= limit || asked.is_given_up();
         Ok(if stop { UpdateDeadline::Interrupt } else { UpdateDeadline::Continue(1) })
     });
     store.set_epoch_deadline(1);
+    let spent = Arc::clone(&store.data().spent);
+    spent.begin_call();
     store.data().output.begin_call();
     store.data_mut().requests.begin_call();
     let mut call = pin!(call(store));
     let metered = poll_fn(|context| {
-        meter.resumed.store(meter.ticks.now(), Ordering::Relaxed);
+        spent.set_running(true);
         let polled = call.as_mut().poll(context);
-        let now = meter.ticks.now();
-        meter.ran.fetch_add(now - meter.resumed.swap(now, Ordering::Relaxed), Ordering::Relaxed);
+        spent.set_running(false);
         polled
     });
     tokio::select! {
         biased;
         ended = metered => ended.map_err(|error| {
-            let interrupted = matches!(error.downcast_ref(), Some(wasmtime::Trap::Interrupt));
-            match (interrupted, meter.guest_is_to_blame()) {
+            match matches!(error.downcast_ref(), Some(wasmtime::Trap::Interrupt)) {
                 _ if abandon.is_given_up() => Stop::Abandoned,
-                (true, true) => Stop::Overran { hook, limit: deadline, error: Some(error) },
-                (true, false) => Stop::Waited { hook, limit: deadline },
-                (false, _) => Stop::Trapped { hook, error },
+                true => late(spent.ticked(), hook, deadline, Some(error)),
+                false => Stop::Trapped { hook, error },
             }
         }),
         () = abandon.wake.notified() => Err(Stop::Abandoned),
-        () = tokio::time::sleep(deadline.time) => Err(if meter.guest_is_to_blame() {
-            Stop::Overran { hook, limit: deadline, error: None }
-        } else {
-            Stop::Waited { hook, limit: deadline }
-        }),
+        () = tokio::time::sleep(deadline.time) => Err(late(spent.ticked(), hook, deadline, None)),
     }
+}
+
+/// Blames whoever most of the time was spent on: the guest, unless it waited for a request of its own (S63).
+fn late(spent: Ticked, hook: &'static str, limit: Deadline, error: Option<wasmtime::Error>) -> Stop {
+    let own = spent.running + spent.waiting;
+    if spent.waiting_for_requests > own {
+        return Stop::Waited { hook, limit };
+    }
+    Stop::Overran { hook, limit, is_waiting: spent.waiting > spent.running, error }
 }

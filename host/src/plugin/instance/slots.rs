@@ -1,5 +1,5 @@
 //! A plugin's instances. Each slot has one, leased to one call at a time; a slot whose instance was retired gets a new one
-//! at the next call, after a back-off that grows until a call succeeds (S129, S130).
+//! at the next call, after a wait (S129, S130).
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -15,9 +15,11 @@ use super::meter::{Abandon, AbandonOnDrop};
 use super::{Guest, Live, Plan, Stop};
 use crate::model::{CallError, Fault, Offset, Owner, TopicPartition};
 
-/// The wait before the first new instance after a good call.
+/// The wait before an instance takes the place of one that was stopped in a call. It does not grow, because finding a thousand
+/// records that trap takes some two thousand instances (S63), and is long enough to leave most of a core to others.
+const REPLACING_WAIT: Duration = Duration::from_millis(5);
+/// The wait after an instance could not be made or did not get ready, and how long it may grow while that goes on.
 const SHORTEST_WAIT: Duration = Duration::from_millis(10);
-/// The longest wait before a new instance.
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
 /// What is remembered of a topic-partition's rows inside an instance.
@@ -39,23 +41,31 @@ struct Slot<G: Guest> {
     live: Option<Live<G>>,
     generation: u64,
     marks: Marks,
-    backoff: ExponentialBackoff,
-    wait: Option<Duration>,
+    wait: Wait,
 }
 
-impl<G: Guest> Slot<G> {
-    fn retire(&mut self) {
-        self.wait = self.backoff.next();
-    }
-
-    fn succeed(&mut self, live: Live<G>) {
-        self.live = Some(live);
-        self.backoff = growing();
-    }
+/// How long a slot waits before its next instance.
+struct Wait {
+    next: Option<Duration>,
+    /// The waits after failed starts, from the last good one on.
+    failed_starts: ExponentialBackoff,
 }
 
-fn growing() -> ExponentialBackoff {
-    ExponentialBuilder::new().with_min_delay(SHORTEST_WAIT).with_max_delay(LONGEST_WAIT).without_max_times().build()
+impl Wait {
+    fn new() -> Self {
+        let growing = ExponentialBuilder::new().with_min_delay(SHORTEST_WAIT).with_max_delay(LONGEST_WAIT);
+        Self { next: None, failed_starts: growing.without_max_times().build() }
+    }
+
+    /// An instance was stopped in a call.
+    fn after_stop(&mut self) {
+        self.next = Some(REPLACING_WAIT);
+    }
+
+    /// An instance could not be made, or did not get ready.
+    fn after_failed_start(&mut self) {
+        self.next = self.failed_starts.next();
+    }
 }
 
 /// Gives the instance that a call is for.
@@ -87,9 +97,13 @@ impl<G: Guest> Slots<G> {
             if described.get_or_insert_with(|| live.described.clone()) != &live.described {
                 return Err(differs(&plan));
             }
-            let slot =
-                Slot { number, live: Some(live), generation: 1, marks: Marks::new(), backoff: growing(), wait: None };
-            slots.push(Arc::new(Mutex::new(slot)));
+            slots.push(Arc::new(Mutex::new(Slot {
+                number,
+                live: Some(live),
+                generation: 1,
+                marks: Marks::new(),
+                wait: Wait::new(),
+            })));
         }
         let described = described.ok_or_else(|| Fault::host(format!("`{}` has no instance", plan.who.label)))?;
         let probes = Semaphore::new(slots.len());
@@ -146,9 +160,11 @@ impl<G: Guest> Slots<G> {
     ) -> Vec<Result<T, CallError>> {
         let mut answers = Vec::new();
         for slot in &self.slots {
-            if slot.lock().await.live.is_some() {
+            let slot = Arc::clone(slot).lock_owned().await;
+            if slot.live.is_some() {
                 let job = job.clone();
-                answers.push(self.run(slot, |_, _| Ok(()), async move |lease: Lease<'_, G>| job(lease).await).await);
+                let job = async move |lease: Lease<'_, G>| job(lease).await;
+                answers.push(self.run_in(slot, |_, _| Ok(()), job).await);
             }
         }
         answers
@@ -160,11 +176,19 @@ impl<G: Guest> Slots<G> {
         look: impl FnOnce(&mut Marks, Option<u64>) -> Result<(), CallError>,
         job: impl AsyncFnOnce(Lease<'_, G>) -> Result<T, Stop> + Send + 'static,
     ) -> Result<T, CallError> {
-        let mut slot = Arc::clone(slot).lock_owned().await;
+        self.run_in(Arc::clone(slot).lock_owned().await, look, job).await
+    }
+
+    async fn run_in<T: Send + 'static>(
+        &self,
+        mut slot: OwnedMutexGuard<Slot<G>>,
+        look: impl FnOnce(&mut Marks, Option<u64>) -> Result<(), CallError>,
+        job: impl AsyncFnOnce(Lease<'_, G>) -> Result<T, Stop> + Send + 'static,
+    ) -> Result<T, CallError> {
         let generation = slot.live.as_ref().map(|live| live.generation);
         look(&mut slot.marks, generation)?;
         if slot.live.is_none()
-            && let Some(wait) = slot.wait
+            && let Some(wait) = slot.wait.next
         {
             tokio::time::sleep(wait).await;
         }
@@ -172,23 +196,26 @@ impl<G: Guest> Slots<G> {
         let (plan, described) = (Arc::clone(&self.plan), self.described.clone());
         blocking(&self.plan, move |abandon| async move {
             let mut live = take_or_build(&mut slot, &plan, &described, &abandon).await?;
-            if preparing && let Err(error) = live.prepare(&abandon).await {
-                slot.retire();
-                return Err(error);
+            if preparing && !live.prepared {
+                if let Err(error) = live.prepare(&abandon).await {
+                    slot.wait.after_failed_start();
+                    return Err(error);
+                }
+                slot.wait = Wait::new();
             }
             let lease = Lease { live: &mut live, marks: &mut slot.marks, abandon: &abandon };
             match job(lease).await {
                 // A caller who is gone has not heard the answer, so nobody knows what the instance holds.
                 Ok(_) if abandon.is_given_up() => {
-                    slot.retire();
+                    slot.wait.after_stop();
                     Err(live.ended(Stop::Abandoned))
                 }
                 Ok(answer) => {
-                    slot.succeed(live);
+                    slot.live = Some(live);
                     Ok(answer)
                 }
                 Err(stop) => {
-                    slot.retire();
+                    slot.wait.after_stop();
                     Err(live.ended(stop))
                 }
             }
@@ -226,7 +253,7 @@ async fn take_or_build<G: Guest>(
             Ok(live)
         }
         Err(fault) => {
-            slot.retire();
+            slot.wait.after_failed_start();
             Err(not_built(fault))
         }
     }
@@ -275,4 +302,25 @@ where
         // The thread panicked, and its instance went with it.
         Err(CallError::Trap(Fault::host(format!("a call of `{}` did not end", plan.who.label)).because(error)))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// S63: a thousand records that trap are found at the pace of the first; only what cannot start is left alone for longer.
+    #[test]
+    fn s63_the_wait_grows_after_failed_starts_alone() {
+        let mut wait = Wait::new();
+        assert_eq!(wait.next, None);
+        for _ in 0..2000 {
+            wait.after_stop();
+            assert_eq!(wait.next, Some(REPLACING_WAIT));
+        }
+        let waits: Vec<_> = (0..12).map(|_| (wait.after_failed_start(), wait.next).1.unwrap_or_default()).collect();
+        assert_eq!(waits.first(), Some(&SHORTEST_WAIT));
+        assert!(waits.is_sorted() && waits.last() == Some(&LONGEST_WAIT), "{waits:?}");
+        wait.after_stop();
+        assert_eq!(wait.next, Some(REPLACING_WAIT));
+    }
 }

@@ -13,9 +13,8 @@ use tracing::Level;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
+use super::quota::{Quota, Spoken};
 use crate::model::hides;
-use crate::plugin::engine::{TICK, Ticks};
-use crate::plugin::limits::Limits;
 
 /// Most bytes of one line; the rest of it is cut.
 const LINE_BYTES: usize = 4096;
@@ -23,18 +22,13 @@ const LINE_BYTES: usize = 4096;
 const KEPT_LINES: usize = 64;
 /// Most bytes of them.
 const KEPT_BYTES: usize = 16 << 10;
-/// Most refusals of one instance that reach the log in one second. They count apart from what the guest says, so that it cannot
-/// hide them by a flood.
-const REFUSALS_PER_SECOND: u32 = 10;
 /// Most bytes that a guest may write at once.
 const WRITE_BYTES: usize = 64 << 10;
 
 /// What one instance says. Shared between its streams, its imports and whoever reports its end.
 pub(crate) struct Output {
     label: String,
-    ticks: Arc<Ticks>,
-    /// Most that reaches the log in one second; what is more is counted.
-    most: Spoken,
+    quota: Arc<Quota>,
     said: Mutex<Said>,
 }
 
@@ -45,17 +39,6 @@ struct Said {
     kept_bytes: usize,
     /// How many of the kept lines, from the end, belong to the present call.
     fresh: usize,
-    second: u64,
-    spoken: Spoken,
-    suppressed: u64,
-    refusals: u32,
-}
-
-/// What reached the log.
-#[derive(Clone, Copy, Debug, Default)]
-struct Spoken {
-    lines: u64,
-    bytes: u64,
 }
 
 /// Standard output or error.
@@ -67,9 +50,8 @@ pub(crate) enum Channel {
 
 impl Output {
     /// Nothing said yet.
-    pub(crate) fn new(label: String, ticks: Arc<Ticks>, limits: &Limits) -> Arc<Self> {
-        let most = Spoken { lines: limits.output_lines_per_second, bytes: limits.output_bytes_per_second };
-        Arc::new(Self { label, ticks, most, said: Mutex::default() })
+    pub(crate) fn new(label: String, quota: Arc<Quota>) -> Arc<Self> {
+        Arc::new(Self { label, quota, said: Mutex::default() })
     }
 
     /// A stream whose lines arrive here.
@@ -97,19 +79,9 @@ impl Output {
 
     /// Writes a line to the log under the plugin's name, unless there was too much this second.
     pub(crate) fn say(&self, level: Level, text: &str) {
-        let suppressed = {
-            let mut said = self.this_second();
-            let length = u64::try_from(text.len()).unwrap_or(u64::MAX);
-            let spoken = Spoken { lines: said.spoken.lines + 1, bytes: said.spoken.bytes.saturating_add(length) };
-            if spoken.lines > self.most.lines || spoken.bytes > self.most.bytes {
-                said.suppressed += 1;
-                return;
-            }
-            said.spoken = spoken;
-            std::mem::take(&mut said.suppressed)
-        };
+        let Some(suppressed) = self.quota.take_line(text.len()) else { return };
         if suppressed > 0 {
-            let Spoken { lines, bytes } = self.most;
+            let Spoken { lines, bytes } = self.quota.most;
             let words = format!("{suppressed} lines left out: more than {lines} lines or {bytes} bytes in a second");
             self.log(Level::WARN, &words);
         }
@@ -118,25 +90,10 @@ impl Output {
 
     /// Tells the operator what the guest was refused.
     pub(crate) fn refused(&self, what: &str) {
-        {
-            let mut said = self.this_second();
-            said.refusals = said.refusals.saturating_add(1);
-            if said.refusals > REFUSALS_PER_SECOND {
-                said.suppressed += 1;
-                return;
-            }
+        if !self.quota.take_refusal() {
+            return;
         }
         self.log(Level::WARN, &format!("`{}` was refused: {what}", self.label));
-    }
-
-    /// What was said, counted anew when a second has begun.
-    fn this_second(&self) -> std::sync::MutexGuard<'_, Said> {
-        let second = self.ticks.now() * u64::try_from(TICK.as_millis()).unwrap_or(1) / 1000;
-        let mut said = self.lock();
-        if said.second != second {
-            *said = Said { second, spoken: Spoken::default(), refusals: 0, ..std::mem::take(&mut *said) };
-        }
-        said
     }
 
     fn log(&self, level: Level, text: &str) {
@@ -271,10 +228,15 @@ impl AsyncWrite for Stream {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plugin::limits::Limits;
+
+    fn output() -> Arc<Output> {
+        Output::new("collect".into(), Quota::new(&Arc::default(), &Limits::default()))
+    }
 
     #[test]
     fn lines_are_put_together_escaped_and_cut() {
-        let output = Output::new("collect".into(), Arc::default(), &Limits::default());
+        let output = output();
         output.write(Channel::Out, b"one ");
         output.write(Channel::Error, b"two\nthr");
         output.write(Channel::Out, b"line \x1b[31mred\n");
@@ -288,17 +250,17 @@ mod tests {
 
     #[test]
     fn a_flood_is_kept_within_its_bounds() {
-        let output = Output::new("collect".into(), Arc::default(), &Limits::default());
+        let output = output();
         for _ in 0..10_000 {
             output.write(Channel::Error, b"again and again\n");
         }
         assert_eq!(output.last_call().len(), KEPT_LINES);
-        assert!(output.lock().suppressed >= 9_000);
+        assert_eq!(output.quota.take_line(1), None);
     }
 
     #[test]
     fn a_call_is_told_from_the_ones_before() {
-        let output = Output::new("collect".into(), Arc::default(), &Limits::default());
+        let output = output();
         output.write(Channel::Out, b"before\n");
         output.begin_call();
         output.write(Channel::Out, b"now\n");

@@ -109,9 +109,11 @@ fn s23_each_topic_partition_has_its_batch_and_a_flush_writes_it_once() {
 
 #[test]
 fn s23_a_batch_is_gone_after_its_write_whatever_that_returned() {
-    for answer in
-        [Err(Fault::wait(Duration::from_secs(1))), Err(Fault::retry("down")), Ok(vec![Failure::retry(1, "later")])]
-    {
+    for answer in [
+        Err(Fault::wait(Duration::from_secs(1))),
+        Err(Fault::unavailable("down")),
+        Ok(vec![Failure::retry(1, "later")]),
+    ] {
         set_up();
         ANSWERS.with_borrow_mut(|answers| answers.push(answer));
         assert!(Component::add(batch(0, &[1, 2])).is_ok());

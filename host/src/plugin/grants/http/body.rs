@@ -12,6 +12,7 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use wasmtime_wasi_http::{Error, WasiBody};
 
 use super::Reported;
+use crate::plugin::instance::{Spent, UnderWay};
 
 /// A guest's request body, up to its limit.
 pub(super) struct Outgoing {
@@ -93,6 +94,9 @@ impl Held {
 /// An answer's body as the guest reads it, up to its limit and its deadline.
 pub(super) struct Incoming {
     held: Arc<Held>,
+    spent: Arc<Spent>,
+    /// While the server owes the bytes that the guest asked for.
+    under_way: Option<UnderWay>,
     reported: Arc<Reported>,
     limit: u64,
     /// Here as well as in [`Held::cut`], so that a reader who waits is woken.
@@ -104,13 +108,14 @@ pub(super) struct Incoming {
 impl Incoming {
     pub(super) fn new(
         held: Arc<Held>,
+        spent: Arc<Spent>,
         reported: Arc<Reported>,
         limit: u64,
         deadline: Instant,
         pause: Option<Duration>,
     ) -> Self {
         let pause = pause.map(|longest| (longest, Box::pin(sleep(longest))));
-        Self { held, reported, limit, deadline: Box::pin(sleep_until(deadline)), pause }
+        Self { held, spent, under_way: None, reported, limit, deadline: Box::pin(sleep_until(deadline)), pause }
     }
 }
 
@@ -120,6 +125,7 @@ impl Body for Incoming {
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = &mut *self;
+        let under_way = this.under_way.take();
         if this.deadline.as_mut().poll(context).is_ready() {
             this.held.late(&this.reported);
         }
@@ -130,8 +136,11 @@ impl Body for Incoming {
             Answer::Late => return Poll::Ready(Some(Err(Error::HttpResponseTimeout))),
         };
         let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(context) else {
-            let Some((_, pause)) = &mut this.pause else { return Poll::Pending };
-            ready!(pause.as_mut().poll(context));
+            let is_waiting = this.pause.as_mut().is_none_or(|(_, pause)| pause.as_mut().poll(context).is_pending());
+            if is_waiting {
+                this.under_way = under_way.or_else(|| Some(this.spent.request()));
+                return Poll::Pending;
+            }
             *answer = Answer::Ended;
             return Poll::Ready(Some(Err(Error::ConnectionReadTimeout)));
         };

@@ -16,6 +16,7 @@ use wasmtime_wasi_http::{Error, RequestOptions, WasiBody};
 use super::body::{Held, Incoming, Outgoing};
 use super::resolve::Unresolved;
 use super::{Answered, Origin, Reported};
+use crate::plugin::instance::Spent;
 
 /// What a request needs besides itself.
 pub(super) struct Sending {
@@ -23,6 +24,7 @@ pub(super) struct Sending {
     pub(super) origin: Origin,
     pub(super) reported: Arc<Reported>,
     pub(super) permit: OwnedSemaphorePermit,
+    pub(super) spent: Arc<Spent>,
     pub(super) options: RequestOptions,
     /// When the last byte of the answer has to be there.
     pub(super) deadline: Instant,
@@ -34,6 +36,7 @@ impl Sending {
     /// Sends the request. The future and what it returns hold everything that the request uses; whoever lets go of them ends
     /// it.
     pub(super) async fn send(self, request: Request<WasiBody>) -> Result<Answered, Error> {
+        let under_way = self.spent.request();
         let request = self.translated(request)?;
         let RequestOptions { connect_timeout, first_byte_timeout, between_bytes_timeout } = self.options;
         // The client does not tell connecting from waiting, so the guest's time for the first byte includes its time for
@@ -49,12 +52,13 @@ impl Sending {
                 return Err(Error::HttpResponseTimeout);
             }
         };
-        let Self { permit, reported, deadline, response_bytes, .. } = self;
+        drop(under_way);
+        let Self { permit, spent, reported, deadline, response_bytes, .. } = self;
         let response = response.map(|body| {
             let held = Held::new(body, response_bytes, permit);
             (
                 Arc::clone(&held),
-                Incoming::new(held, Arc::clone(&reported), response_bytes, deadline, between_bytes_timeout),
+                Incoming::new(held, spent, Arc::clone(&reported), response_bytes, deadline, between_bytes_timeout),
             )
         });
         let (parts, (held, body)) = response.into_parts();

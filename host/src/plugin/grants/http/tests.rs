@@ -16,6 +16,7 @@ use http_body::{Body, Frame};
 use serde_json::json;
 
 use super::*;
+use crate::plugin::report::Quota;
 
 /// A name service that answers differently every time, and then as it did last.
 struct Moving {
@@ -90,8 +91,8 @@ impl World {
         let asked: Arc<dyn Lookup> = lookup.clone();
         let limits = Limits { http_timeout_seconds: 5.0, ..Limits::default() };
         let client = Client::asking(asked, "collect", &grants, &limits).unwrap();
-        let output = Output::new("collect".into(), Arc::default(), &limits);
-        Self { lookup, requests: Requests::new(&client, &output), origin }
+        let output = Output::new("collect".into(), Quota::new(&Arc::default(), &limits));
+        Self { lookup, requests: Requests::new(&client, &output, &Spent::new(&Arc::default())), origin }
     }
 
     /// The answer's status, or what the guest is told.

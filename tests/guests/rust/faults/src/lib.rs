@@ -35,8 +35,8 @@ pub enum Act {
     Retry,
     /// Answer that the call is refused, without saying which row is to blame.
     RejectCall,
-    /// Answer that the call may succeed later.
-    RetryCall,
+    /// Answer that the destination cannot be used for now.
+    Unavailable,
     /// Answer that no call can succeed.
     Fatal,
     /// Answer that the destination takes no more for now.
@@ -72,7 +72,7 @@ const WORDS: [(&str, Act); 22] = [
     ("flood", Act::Flood),
     ("reject-call", Act::RejectCall),
     ("reject", Act::Reject),
-    ("retry-call", Act::RetryCall),
+    ("unavailable", Act::Unavailable),
     ("retry", Act::Retry),
     ("fatal", Act::Fatal),
     ("backpressure", Act::Backpressure),

@@ -9,9 +9,8 @@ use std::cell::RefCell;
 use faults::{Act, asked, log, misbehave};
 use serde::Deserialize;
 use tidegate_sdk::bindings::collector::Guest;
-use tidegate_sdk::bindings::hooks::{delivery_hook, ready_hook, window_hook};
 use tidegate_sdk::bindings::payloads::{CollectResult, FilePayload, KafkaPayload, PluginPayload};
-use tidegate_sdk::bindings::types;
+use tidegate_sdk::bindings::{delivery_hook, ready_hook, types, window_hook};
 use tidegate_sdk::{Batch, Context, DeliveryAction, DeliveryError, Failure, Fault, Record, Window};
 
 #[derive(Clone, Debug, Deserialize)]
@@ -23,7 +22,7 @@ struct Options {
     setup: Act,
     ready: Act,
     window: Act,
-    /// The answer of the delivery hook: `dlq`, `retry`, `skip`, `abort`, `backpressure`, or any [`Act`] that ends it.
+    /// The answer of the delivery hook: `default`, `dlq`, `retry`, `skip`, `abort`, `backpressure`, or any [`Act`] that ends it.
     delivery: String,
     backpressure_milliseconds: u64,
     /// Whether the window hook yields a payload for each of `sinks`.
@@ -41,7 +40,7 @@ impl Default for Options {
             setup: Act::Ok,
             ready: Act::Ok,
             window: Act::Ok,
-            delivery: "dlq".into(),
+            delivery: "default".into(),
             backpressure_milliseconds: 100,
             window_payloads: false,
             once: None,
@@ -67,7 +66,9 @@ fn fault(act: Act, place: &str, options: &Options) -> Result<(), Fault> {
     misbehave(act, place);
     match act {
         Act::RejectCall | Act::Reject => Err(Fault::reject(format_args!("{place} was told to reject"))),
-        Act::RetryCall | Act::Retry => Err(Fault::retry(format_args!("{place} was told to retry"))),
+        Act::Unavailable | Act::Retry => {
+            Err(Fault::unavailable(format_args!("{place} was told that nothing is there")))
+        }
         Act::Fatal => Err(Fault::fatal(format_args!("{place} was told to give up"))),
         Act::Backpressure => Err(Fault::Backpressure(options.backpressure_milliseconds)),
         _ => Ok(()),
@@ -186,14 +187,16 @@ impl delivery_hook::Guest for Faulty {
         log(
             options.log.as_deref(),
             &format!(
-                "delivery-error {}/{} attempt {} payloads {}",
+                "delivery-error {}/{} {:?} attempt {} payloads {}",
                 error.sink_type,
                 error.sink_name,
+                error.kind,
                 error.attempt,
                 error.payloads.len()
             ),
         );
         match options.delivery.as_str() {
+            "default" => DeliveryAction::Default,
             "dlq" => DeliveryAction::Dlq,
             "retry" => DeliveryAction::Retry,
             "skip" => DeliveryAction::Skip,
@@ -201,7 +204,7 @@ impl delivery_hook::Guest for Faulty {
             "backpressure" => DeliveryAction::Backpressure(options.backpressure_milliseconds),
             word => {
                 misbehave(asked(Some(word.as_bytes()), None), "on_delivery_error");
-                DeliveryAction::Dlq
+                DeliveryAction::Skip
             }
         }
     }
@@ -218,4 +221,8 @@ impl ready_hook::Guest for Faulty {
 #[cfg(target_family = "wasm")]
 tidegate_sdk::bindings::collector::export_raw_collector!(Faulty with_types_in tidegate_sdk::bindings::collector);
 #[cfg(target_family = "wasm")]
-tidegate_sdk::bindings::hooks::export_raw_hooks!(Faulty with_types_in tidegate_sdk::bindings::hooks);
+tidegate_sdk::bindings::ready_hook::export_raw_ready_hook!(Faulty with_types_in tidegate_sdk::bindings::ready_hook);
+#[cfg(target_family = "wasm")]
+tidegate_sdk::bindings::window_hook::export_raw_window_hook!(Faulty with_types_in tidegate_sdk::bindings::window_hook);
+#[cfg(target_family = "wasm")]
+tidegate_sdk::bindings::delivery_hook::export_raw_delivery_hook!(Faulty with_types_in tidegate_sdk::bindings::delivery_hook);

@@ -94,7 +94,7 @@ fn fault(act: Act, place: &str, options: &Options) -> Result<(), Fault> {
     misbehave(act, place);
     match act {
         Act::RejectCall => Err(Fault::reject(format_args!("{place} was told to reject"))),
-        Act::RetryCall => Err(Fault::retry(format_args!("{place} was told to retry"))),
+        Act::Unavailable => Err(Fault::unavailable(format_args!("{place} was told that nothing is there"))),
         Act::Fatal => Err(Fault::fatal(format_args!("{place} was told to give up"))),
         Act::Backpressure => Err(Fault::Backpressure(options.backpressure_milliseconds)),
         _ => Ok(()),

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tidegate_sdk::{
-    Collector, Context, Failed, Fault, Hooks, Payloads, QueryError, Record, export_collector_with_hooks, query,
+    Collector, Context, Failed, Fault, Payloads, QueryError, ReadyHook, Record, export_collector, query,
 };
 
 #[derive(Deserialize)]
@@ -83,10 +83,10 @@ impl Collector for Lookups {
     }
 }
 
-impl Hooks for Lookups {
+impl ReadyHook for Lookups {
     fn ready(&mut self) -> Result<(), Fault> {
         if self.options.load { self.load().map_err(Fault::fatal) } else { Ok(()) }
     }
 }
 
-export_collector_with_hooks!(Lookups);
+export_collector!(Lookups, hooks(ready));
