@@ -110,6 +110,8 @@ fn tables_are_those_of_the_code() {
                 Some(("options", "common")) => option_table(&common_options(), ""),
                 Some(("options", kind)) => option_table(&sink_options(kind), ""),
                 Some(("errors", file)) => error_table(file),
+                Some(("failures", "rows")) => tidegate::pipeline::policy::row_table(),
+                Some(("failures", "calls")) => tidegate::pipeline::policy::call_table(),
                 other => panic!("{}: {other:?} is no table", page.display()),
             };
             let (_, after) = after.split_once("<!-- end -->").unwrap();
@@ -226,7 +228,8 @@ fn every_link_to_a_file_leads_there() {
         for part in text.split("](").skip(1) {
             let link = part.split(')').next().unwrap();
             if !link.contains("://") {
-                assert!(page.parent().unwrap().join(link).exists(), "{}: {link}", page.display());
+                let file = link.split('#').next().unwrap();
+                assert!(page.parent().unwrap().join(file).exists(), "{}: {link}", page.display());
             }
         }
     }

@@ -7,6 +7,8 @@ mod backfill;
 mod backpressure;
 #[path = "kafka/binary.rs"]
 mod binary;
+#[path = "kafka/buffering.rs"]
+mod buffering;
 #[path = "kafka/complete.rs"]
 mod complete;
 #[path = "kafka/disk.rs"]
@@ -21,10 +23,14 @@ mod ensemble;
 mod handover;
 #[path = "kafka/help.rs"]
 mod help;
+#[path = "kafka/locked_table.rs"]
+mod locked_table;
 #[path = "kafka/logs.rs"]
 mod logs;
 #[path = "kafka/members.rs"]
 mod members;
+#[path = "kafka/outage.rs"]
+mod outage;
 #[path = "kafka/passthrough.rs"]
 mod passthrough;
 #[path = "kafka/sandbox.rs"]

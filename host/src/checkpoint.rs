@@ -295,8 +295,7 @@ impl Partition {
         self.records = 0;
         self.buffered_bytes = 0;
         if let Abort::Backpressure(wait) = abort {
-            // S31: while a wait is still to come, the first one stands.
-            self.asked = self.asked.or(Some(wait));
+            self.asked_to_wait(wait);
         }
         self.phase = Phase::Discarding;
         match abort {
@@ -312,6 +311,11 @@ impl Partition {
             }
             Abort::Backpressure(_) => true,
         }
+    }
+
+    /// A destination asked to wait so long before anything comes again. While a wait is still to come, the first one stands (S31).
+    pub fn asked_to_wait(&mut self, wait: Millis) {
+        self.asked = self.asked.or(Some(wait));
     }
 
     /// Every buffering sink has dropped the partition's buffer.

@@ -88,7 +88,8 @@ pub trait Collect: Send + Sync {
         false
     }
 
-    /// What to do with payloads that a sink did not take. A hook that is missing or fails answers [`Action::Default`] (S84).
+    /// What to do with payloads that a sink did not take. A hook that is missing or fails answers [`Action::Default`]
+    /// (S84).
     async fn delivery_error(&self, error: &DeliveryError) -> Action {
         let _ = error;
         Action::Default

@@ -156,32 +156,44 @@ pub struct Failure {
     pub kind: FailureKind,
     /// Why, in words for the operator; never a secret.
     pub reason: String,
+    /// Rejected because the destination finds the row itself too large, so that less of it may be taken (S94a).
+    pub too_large: bool,
 }
 
 impl Failure {
+    /// A row that was not written.
+    pub fn new(index: u32, kind: FailureKind, reason: impl Into<String>) -> Self {
+        Self { index, kind, reason: reason.into(), too_large: false }
+    }
+
     /// A row that never will be written.
     pub fn reject(index: u32, reason: impl Into<String>) -> Self {
-        Self { index, kind: FailureKind::Reject, reason: reason.into() }
+        Self::new(index, FailureKind::Reject, reason)
+    }
+
+    /// A row that never will be written because it is larger than the destination takes.
+    pub fn too_large(index: u32, reason: impl Into<String>) -> Self {
+        Self { too_large: true, ..Self::reject(index, reason) }
     }
 
     /// A row that may be written later.
     pub fn retry(index: u32, reason: impl Into<String>) -> Self {
-        Self { index, kind: FailureKind::Retry, reason: reason.into() }
+        Self::new(index, FailureKind::Retry, reason)
     }
 
     /// A row that was not written because the destination is unavailable.
     pub fn unavailable(index: u32, reason: impl Into<String>) -> Self {
-        Self { index, kind: FailureKind::Unavailable, reason: reason.into() }
+        Self::new(index, FailureKind::Unavailable, reason)
     }
 
     /// A row that was not tried because another of its batch failed (S79c).
     pub fn not_tried(index: u32, reason: impl Into<String>) -> Self {
-        Self { index, kind: FailureKind::NotTried, reason: reason.into() }
+        Self::new(index, FailureKind::NotTried, reason)
     }
 
     /// A row that the destination wants to be asked about later.
     pub fn backpressure(index: u32, wait: Duration, reason: impl Into<String>) -> Self {
-        Self { index, kind: FailureKind::Backpressure(wait), reason: reason.into() }
+        Self::new(index, FailureKind::Backpressure(wait), reason)
     }
 }
 

@@ -27,6 +27,7 @@ pub mod kafka;
 pub mod mongo;
 pub mod postgres;
 pub mod redis;
+mod suspects;
 pub mod tls;
 
 /// How the reason begins with which a sink rejects a row because its destination finds it too large (S94a).
@@ -66,17 +67,17 @@ impl Description {
 /// How much one instance of a buffering sink can take between two flushes (S15a).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BufferLimit {
-    /// Which instance of the sink buffers the rows of the topic-partition, counted from 0. Topic-partitions with the same
-    /// number share one limit.
+    /// Which instance of the sink buffers the rows of the topic-partition, counted from 0. Topic-partitions with the
+    /// same number share one limit.
     pub instance: usize,
-    /// Most bytes, as [`Self::bytes_of`] counts them, that may be added to that instance and not yet flushed, over all its
-    /// topic-partitions. A single row may exceed it.
+    /// Most bytes, as [`Self::bytes_of`] counts them, that may be added to that instance and not yet flushed, over all
+    /// its topic-partitions. A single row may exceed it.
     pub max_bytes: u64,
 }
 
 impl BufferLimit {
     /// What a row takes in an instance's memory besides its key, value and headers: offset, timestamp, lengths.
-    const ROW_BYTES: usize = 64;
+    pub(crate) const ROW_BYTES: usize = 64;
 
     /// What the rows count towards [`Self::max_bytes`].
     pub fn bytes_of(rows: &Batch) -> u64 {
@@ -124,15 +125,16 @@ pub trait Sink: Send + Sync {
     async fn deliver(&self, batch: &Arc<Batch>) -> Answer;
 
     /// Buffering sinks: takes rows into the topic-partition's buffer, or writes them at once; only `flush` makes them
-    /// count (S20). Rows named in the answer are not taken (S21).
+    /// count (S20). Rows named in the answer are not taken (S21). After an error other than backpressure the
+    /// topic-partition's buffer counts as unknown until `discard` (S27a).
     async fn add(&self, batch: &Arc<Batch>) -> Answer {
         let _ = batch;
         Err(CallError::Fatal(Fault::host("a direct sink was asked to buffer")))
     }
 
     /// Buffering sinks: makes everything added for this topic-partition durable. Failure indices count the rows of all
-    /// `add` calls since the last `flush` or `discard`, rows refused there included. The buffer is empty afterwards,
-    /// whatever is returned.
+    /// `add` calls that did not fail as a whole since the last `flush` or `discard`, rows refused there included (S27).
+    /// The buffer is empty afterwards, whatever is returned.
     async fn flush(&self, source: &TopicPartition) -> Answer {
         let _ = source;
         Ok(Vec::new())

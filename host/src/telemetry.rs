@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::model::{Offset, TopicPartition};
 
@@ -55,6 +55,9 @@ pub struct Counters {
     pub dead_records: Counter,
     /// Dead letters given up because the queue could not take them and `dlq.on_send_failure` says `drop` (S94).
     pub lost_letters: Counter,
+    /// Dead letters that were acknowledged after their partition had given them up, because it was lost or the call took too long:
+    /// they stand in the topic, and their records come again.
+    pub late_letters: Arc<Counter>,
     /// Records that were deleted at the source before they were read, and passed over because `kafka.on_offset_gap` says
     /// `continue` (S52).
     pub lost_records: Counter,
@@ -62,7 +65,7 @@ pub struct Counters {
     pub aborts: Counter,
     /// Rows that plugins' answers named wrongly, source rewinds that went wrong, and the like.
     pub breaches: Counter,
-    sinks: Mutex<BTreeMap<String, std::sync::Arc<SinkCounters>>>,
+    sinks: Mutex<BTreeMap<String, Arc<SinkCounters>>>,
     partitions: Mutex<BTreeMap<TopicPartition, PartitionState>>,
 }
 
@@ -73,12 +76,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Counters {
     /// The counts of the sink called `kind/name`.
-    pub fn sink(&self, name: &str) -> std::sync::Arc<SinkCounters> {
+    pub fn sink(&self, name: &str) -> Arc<SinkCounters> {
         lock(&self.sinks).entry(name.to_owned()).or_default().clone()
     }
 
     /// Every sink that counted anything, by `kind/name`.
-    pub fn sinks(&self) -> BTreeMap<String, std::sync::Arc<SinkCounters>> {
+    pub fn sinks(&self) -> BTreeMap<String, Arc<SinkCounters>> {
         lock(&self.sinks).clone()
     }
 
@@ -94,6 +97,7 @@ impl Counters {
 
     /// Dead letters of every kind.
     pub fn dead_letters(&self) -> u64 {
-        self.dead_records.get() + self.sinks().values().map(|sink| sink.dead_lettered.get()).sum::<u64>()
+        let settled = self.dead_records.get() + self.late_letters.get();
+        settled + self.sinks().values().map(|sink| sink.dead_lettered.get()).sum::<u64>()
     }
 }

@@ -338,6 +338,8 @@ pub struct Plan {
     pub sinks: Vec<(&'static str, Style, Script)>,
     /// A sink of ours, which nothing is written down about.
     pub native: Option<(SinkKind, Arc<dyn Sink>)>,
+    /// A connected queue; without one dead letters are kept instead of written.
+    pub dlq: Option<Arc<dyn DeadLetters>>,
     pub collector: Script,
 }
 
@@ -423,6 +425,7 @@ impl Ensemble {
             window: 50,
             sinks: vec![("rows", Style::Buffering, willing())],
             native: None,
+            dlq: None,
             collector: willing(),
         }
     }
@@ -431,7 +434,7 @@ impl Ensemble {
     pub fn start(&mut self, plan: Plan) -> Host {
         let number = self.hosts;
         self.hosts += 1;
-        let Plan { options, settings, window, sinks, native, collector } = plan;
+        let Plan { options, settings, window, sinks, native, dlq, collector } = plan;
         let log = &self.log;
         let mut named: Vec<NamedSink> = Vec::new();
         for (name, style, script) in sinks {
@@ -450,7 +453,7 @@ impl Ensemble {
                 counts: Mutex::default(),
             }),
             collector_name: "scripted".into(),
-            dlq: letters.clone(),
+            dlq: dlq.unwrap_or_else(|| letters.clone()),
             settings,
             counters: counters.clone(),
         };

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Header, Headers, OwnedHeaders};
@@ -145,16 +145,38 @@ pub fn end_on(bootstrap: &str, topic: &str, partition: i32) -> i64 {
     consumer.fetch_watermarks(topic, partition, PATIENCE).unwrap().1
 }
 
+/// Sets properties of a topic; those that are not named get their defaults.
+pub async fn alter(topic: &str, properties: &[(&str, &str)]) {
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", broker().bootstrap()).create().unwrap();
+    let mut wanted = AlterConfig::new(ResourceSpecifier::Topic(topic));
+    for (name, value) in properties {
+        wanted = wanted.set(name, value);
+    }
+    for result in admin.alter_configs([&wanted], &AdminOptions::new()).await.unwrap() {
+        result.unwrap();
+    }
+}
+
 /// Reads what it is assigned, and joins nothing.
 pub fn looker() -> BaseConsumer {
+    looker_on(&broker().bootstrap())
+}
+
+fn looker_on(bootstrap: &str) -> BaseConsumer {
     let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", broker().bootstrap()).set("group.id", "looks-only");
+    config.set("bootstrap.servers", bootstrap).set("group.id", "looks-only");
     config.set("enable.auto.commit", "false").create().unwrap()
 }
 
 /// Everything that a topic holds now: partition, offset, record.
 pub fn contents(topic: &str) -> Vec<(i32, i64, Row)> {
-    let consumer = looker();
+    contents_on(&broker().bootstrap(), topic)
+}
+
+/// The same on a broker of one's own.
+pub fn contents_on(bootstrap: &str, topic: &str) -> Vec<(i32, i64, Row)> {
+    let consumer = looker_on(bootstrap);
     let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).unwrap();
     let (mut list, mut left) = (TopicPartitionList::new(), BTreeMap::new());
     for partition in metadata.topics()[0].partitions() {

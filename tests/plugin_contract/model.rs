@@ -88,7 +88,8 @@ async fn s27_a_call_that_faulted_counts_nothing() {
     assert_eq!(scene.arrived(), [0, 3]);
 }
 
-/// S27a: what a guest forgets on a fault, a discard makes it forget as well, so that the host has to give it again either way.
+/// S27a: what a guest forgets on a fault, a discard makes it forget as well, so that the host has to give it again
+/// either way.
 #[tokio::test]
 async fn s27a_a_guest_may_forget_everything_on_a_fault() {
     for options in [json!({}), json!({ "forget_on_fault": true })] {
@@ -205,7 +206,8 @@ fn told_by_model(answer: native::Answer) -> Told {
     }
 }
 
-/// S27: what is shown with the model natively holds for the component: the same calls in the same order are answered the same.
+/// S27: what is shown with the model natively holds for the component: the same calls in the same order are answered
+/// the same.
 #[tokio::test]
 async fn s27_the_component_is_the_model() {
     let adds =

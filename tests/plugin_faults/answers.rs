@@ -122,7 +122,8 @@ async fn action(stage: &Stage) {
     };
     assert_eq!(collector.delivery_error(&error).await, Action::Default);
     let log = stage.log();
-    let line = "which are treated as without a hook: `plugin/an_action_that_is_none` trapped in `on-delivery-error`: unexpected discriminant";
+    let line = "treated as without a hook: `plugin/an_action_that_is_none` trapped in `on-delivery-error`: unexpected \
+                discriminant";
     assert!(log.len() == 1 && log[0].contains(line), "{log:?}");
     assert!(collector.collect(&stage.records(&["fine"])).await.is_ok());
 }

@@ -17,6 +17,7 @@ attacks! {
     a_row_both_retried_and_rejected = delivers(&[(0, 0), (0, 1)], "row 0 is to be tried again and rejected in one answer"),
     a_hundred_thousand_failures_of_one_row = duplicates(),
     more_failures_in_flush_than_rows_added = flush(),
+    a_row_of_a_call_that_it_refused = refused(),
     a_payload_of_a_row_that_is_not_there = payload(5, "csv", "a payload for plugin: it names row 5 of 1, counted from 0"),
     a_payload_for_a_sink_type_that_is_not_there = payload(0, "ftp\n/x", "a payload for `ftp\\n/x`: no sink type has that name"),
     a_payload_for_a_sink_that_it_may_not_use = barred(),
@@ -87,6 +88,23 @@ async fn flush(stage: &Stage) {
     let fault = stopped(sink.flush(&stage.source(0)).await);
     broke(stage, fault, "flush", "it names row 2 of 2, counted from 0").await;
     assert!(matches!(sink.flush(&stage.source(0)).await, Err(CallError::BufferLost(_))));
+    sink.discard(&stage.source(0)).await;
+    assert_eq!(sink.add(&stage.records(&["fine"])).await, Ok(vec![]));
+    assert_eq!(sink.flush(&stage.source(0)).await, Ok(vec![]));
+}
+
+/// S27: a call that was answered with a fault has no index, so that naming one of its rows is naming none.
+async fn refused(stage: &Stage) {
+    let (backpressure, data) = (16_384, failures(&[(1, 1)]).concat());
+    let guest = answers(Wat::sink(), "flush", &[data, words(backpressure, &[1, 0, 0, 0, 5, 0])])
+        .on("add", format!("(return (i32.const {backpressure}))"))
+        .build();
+    let sink = stage.sink(&stage.component(&guest), json!({})).await.unwrap();
+    assert_eq!(sink.add(&stage.records(&["fine"])).await, Ok(vec![]));
+    let answer = sink.add(&stage.records(&["!"])).await;
+    assert_eq!(answer, Err(CallError::Backpressure(Duration::from_millis(5))));
+    let fault = stopped(sink.flush(&stage.source(0)).await);
+    broke(stage, fault, "flush", "it names row 1 of 1, counted from 0").await;
     sink.discard(&stage.source(0)).await;
     assert_eq!(sink.add(&stage.records(&["fine"])).await, Ok(vec![]));
     assert_eq!(sink.flush(&stage.source(0)).await, Ok(vec![]));

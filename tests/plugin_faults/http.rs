@@ -268,7 +268,8 @@ async fn silent(stage: &Stage, path: &str) {
     assert_eq!(saw(stage, &sink, &get(&web, "/")).await, "status 200, 5 bytes \"hello\"");
 }
 
-/// The server has answered, and the guest sleeps: that is its own time, however much of the answer it has not asked for.
+/// The server has answered, and the guest sleeps: that is its own time, however much of the answer it has not asked
+/// for.
 async fn asleep(stage: &Stage, path: &str) {
     let web = Web::start();
     let sink = dialler(stage, &[&web.origin()], json!({ "call_timeout_seconds": 0.3 })).await;

@@ -190,7 +190,8 @@ async fn on_delivery_error(stage: &Stage) {
     assert!(attacker.collect(&stage.records(&["!"])).await.is_ok());
     assert_eq!(attacker.delivery_error(&error).await, Action::Default);
     let log = stage.log();
-    let line = "`collect` could not decide about 1 payloads of `endless_in_on_delivery_error[0]`, which are treated as without a hook: ";
+    let line =
+        "`collect` could not decide about 1 payloads of `endless_in_on_delivery_error[0]`, treated as without a hook: ";
     let stopped = "was still running in `on-delivery-error` when its 0.3 s were over, and was stopped: in `treadmill`";
     assert!(log.len() == 1 && log[0].contains(line) && log[0].contains(stopped), "{log:?}");
     assert!(attacker.collect(&stage.records(&["fine"])).await.is_ok());

@@ -157,7 +157,8 @@ impl Stage {
     }
 }
 
-/// The guest was stopped, and that is its own fault. A limit that it met is told from a trap, and the hint names the limit.
+/// The guest was stopped, and that is its own fault. A limit that it met is told from a trap, and the hint names the
+/// limit.
 #[track_caller]
 pub(crate) fn stopped<T: Debug>(answer: Result<T, CallError>) -> Fault {
     let (met_limit, fault) = match answer {

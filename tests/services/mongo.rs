@@ -1,5 +1,7 @@
 //! Rows as documents of a real server of MongoDB's protocol (S110).
 
+mod ends;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -280,9 +282,9 @@ async fn collections_are_chosen_and_checked_s110() {
     assert_eq!(rows.count_documents(doc! {}).await.unwrap(), 2);
 }
 
-/// A server that was killed is away until it is back; then all rows arrive, once.
+/// A server that was killed is unavailable until it is back; then all rows arrive, once.
 #[tokio::test]
-async fn a_killed_server_is_away() {
+async fn s79a_a_killed_server_is_unavailable() {
     let mut server = Mongo::start();
     let (inserting, rows) = connected(&server, json!({})).await;
     let (replacing, keyed) = connected(&server, json!({ "key": ["n"] })).await;

@@ -2,6 +2,7 @@
 
 mod ends;
 mod guard;
+mod isolation;
 mod plugin;
 mod rows;
 
@@ -91,7 +92,7 @@ fn refusal(answer: Answer) -> String {
     rejected.remove(0).1
 }
 
-fn away(answer: Answer) -> String {
+fn unavailable(answer: Answer) -> String {
     match answer {
         Err(CallError::Unavailable(fault)) => {
             assert_eq!(fault.owner, Owner::Destination);
@@ -99,6 +100,6 @@ fn away(answer: Answer) -> String {
             assert!(!told.contains("secret") && !told.contains("tidegate:"), "{told}");
             told
         }
-        other => panic!("not away: {other:?}"),
+        other => panic!("not unavailable: {other:?}"),
     }
 }

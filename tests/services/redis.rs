@@ -1,5 +1,7 @@
 //! Rows as keys of a real Redis server (S114, S115).
 
+mod proxies;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -139,6 +141,12 @@ async fn a_refused_key_takes_no_other_with_it_s115() {
     assert!(failures[0].reason.contains("NOPERM"), "{failures:?}");
     assert!(get(&url, b"mine:a").await.is_some() && get(&url, b"mine:b").await.is_some());
 
+    // Who may not write at all is for the operator to allow.
+    server.cli(&["ACL", "SETUSER", "reader", "on", ">hunter2", "~*", "-@all", "+get", "+ping", "+select"]);
+    let reader = connected(json!({ "url": url.replace("writer", "reader") })).await;
+    let failures = reader.deliver(&batch(&[set("mine:a", "1"), set("mine:b", "1")])).await.unwrap();
+    assert_eq!(kinds(&failures), [(0, FailureKind::Unavailable), (1, FailureKind::Unavailable)], "{failures:?}");
+
     // Who may only write is not asked for more.
     server.cli(&["ACL", "SETUSER", "narrow", "on", ">hunter2", "~*", "-@all", "+set", "+ping", "+select"]);
     let url = url.replace("writer", "narrow");
@@ -148,7 +156,7 @@ async fn a_refused_key_takes_no_other_with_it_s115() {
 
 /// A server without room takes nothing for now; with room again it takes the same rows.
 #[tokio::test]
-async fn a_full_server_is_away() {
+async fn s79a_a_full_server_is_unavailable() {
     let server = Redis::start();
     let sink = connected(json!({ "url": server.url(0), "on_tombstone": "delete" })).await;
     assert_eq!(sink.deliver(&batch(&[set("old", "1")])).await.unwrap(), []);
@@ -165,9 +173,9 @@ async fn a_full_server_is_away() {
     assert!(failures[0].kind == FailureKind::Unavailable && failures[0].reason.starts_with("READONLY"), "{failures:?}");
 }
 
-/// A server that was killed is away until it is back, and all rows arrive; the same for one that changed its password.
+/// A server that was killed is unavailable until it is back, and all rows arrive; the same for one that changed its password.
 #[tokio::test]
-async fn a_killed_server_and_a_changed_password_are_away() {
+async fn s79a_a_killed_server_and_a_changed_password_are_unavailable() {
     let mut server = Redis::start();
     let url = server.url(0).replace("redis://", "redis://:hunter2@");
     server.cli(&["CONFIG", "SET", "requirepass", "hunter2"]);
@@ -214,7 +222,7 @@ async fn a_killed_server_and_a_changed_password_are_away() {
 
 /// One client too many is no fault of the rows.
 #[tokio::test]
-async fn a_server_with_too_many_clients_is_away() {
+async fn s79a_a_server_with_too_many_clients_is_unavailable() {
     let server = Redis::start();
     let sink = connected(json!({ "url": server.url(0) })).await;
     let rows = batch(&[set("a", "1")]);

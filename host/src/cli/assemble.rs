@@ -117,7 +117,7 @@ pub async fn assemble(loaded: &Loaded, feed: &Feed, counters: Arc<Counters>) -> 
     };
     let sinks = with_plugins(native, loaded, &plugins, &queries).await?;
     let topics = probe(&feed.kafka, PROBE_TIMEOUT).await?;
-    let dlq = dlq(loaded)?;
+    let dlq = dlq(loaded, &counters)?;
     connect(&sinks, &dlq).await?;
     let window = &config.window;
     let window = Limits {
@@ -224,9 +224,10 @@ async fn with_plugins(
 }
 
 /// The dead letter queue, which is a topic behind a Kafka sink of its own (S88).
-fn dlq(loaded: &Loaded) -> Result<Arc<dyn DeadLetters>, Fault> {
+fn dlq(loaded: &Loaded, counters: &Counters) -> Result<Arc<dyn DeadLetters>, Fault> {
     let (topic, sink) = dlq_sink(loaded)?;
-    Ok(Arc::new(KafkaDlq::new(Arc::new(sink.creating_the_topic()), topic, loaded.config.dlq.format)))
+    let sink = sink.creating_the_topic().counting_late(Arc::clone(&counters.late_letters));
+    Ok(Arc::new(KafkaDlq::new(Arc::new(sink), topic, loaded.config.dlq.format)))
 }
 
 /// The dead letter queue's topic and the sink that writes to it.
@@ -238,7 +239,7 @@ pub fn dlq_sink(loaded: &Loaded) -> Result<(String, KafkaSink), Fault> {
     let topic = dlq_topic(options, &loaded.config.kafka.topics());
     let sink_options =
         KafkaSinkOptions { topic: topic.clone(), brokers: options.brokers.clone(), ..Default::default() };
-    Ok((topic, kafka_sink(&sink_options, loaded)?))
+    Ok((topic, kafka_sink(&sink_options, loaded)?.keeping_every_record()))
 }
 
 /// Connects everything at the same time, and then the plugins, which may be granted to ask the others; on a failure closes

@@ -3,11 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::model::{Batch, TopicPartition};
+use crate::model::TopicPartition;
 use crate::sink::BufferLimit;
-
-/// What a buffered row takes beside its key, value and headers, in bytes: its place in the columns.
-const ROW_BYTES: u64 = 64;
 
 /// One instance of one sink, by the sink's index.
 type Instance = (usize, usize);
@@ -20,11 +17,6 @@ type Instance = (usize, usize);
 /// its neighbours.
 #[derive(Debug, Default)]
 pub struct BufferShares(Mutex<BTreeMap<Instance, BTreeMap<TopicPartition, u64>>>);
-
-/// What rows of a batch take in a guest's buffer, as shares count them.
-pub fn buffered_bytes(batch: &Batch) -> u64 {
-    batch.size_bytes() as u64 + ROW_BYTES * batch.len() as u64
-}
 
 impl BufferShares {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Instance, BTreeMap<TopicPartition, u64>>> {
@@ -63,6 +55,14 @@ impl BufferShares {
     pub fn is_full(&self, sink: usize, limit: BufferLimit, more: u64) -> bool {
         let total: u64 = self.lock().get(&(sink, limit.instance)).map_or(0, |partitions| partitions.values().sum());
         total.saturating_add(more) > limit.max_bytes / 2
+    }
+
+    /// The same for a partition that would hold so many bytes in all.
+    pub fn is_full_beside(&self, sink: usize, limit: BufferLimit, partition: &TopicPartition, bytes: u64) -> bool {
+        let instances = self.lock();
+        let others = instances.get(&(sink, limit.instance)).into_iter().flatten();
+        let total: u64 = others.filter(|(other, _)| *other != partition).map(|(_, bytes)| *bytes).sum();
+        total.saturating_add(bytes) > limit.max_bytes / 2
     }
 
     /// Whether the instance holds nearly all that its partitions share, and this partition the most of it: then its checkpoint is

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::policy::{Disposition, Stage, disposition};
 use super::route::Routed;
+use super::search::TailPatience;
 use super::shared::{Shared, Stop};
 use super::waiting::Waiting;
 use crate::checkpoint::Abort;
@@ -30,22 +31,31 @@ pub struct CollectedWindow {
     /// Payloads of the window hook (S62).
     pub window_round: Routed,
     /// Records to dead-letter as they came.
-    pub dead: BTreeMap<usize, Dead>,
+    pub dead: BTreeMap<usize, DeadRecord>,
 }
 
 /// Why a record is dead-lettered as it came.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Dead {
+pub struct DeadRecord {
     /// The reason, in words.
     pub reason: String,
     /// Calls made.
     pub attempts: u32,
 }
 
-impl Dead {
+impl DeadRecord {
     fn new(reason: impl Into<String>, attempts: u32) -> Self {
         Self { reason: reason.into(), attempts }
     }
+}
+
+/// What a partition remembers of the collector from window to window.
+#[derive(Debug, Default)]
+pub struct CollectState {
+    /// Most records of one call.
+    size: CallSize,
+    /// How often the window came again for its last records.
+    tail: TailPatience,
 }
 
 /// One pass over the window.
@@ -54,7 +64,7 @@ enum Pass {
     /// The instance was retired: all that it said is void.
     Restart(Fault),
     /// These records break the call, and why.
-    Found(BTreeMap<usize, Dead>),
+    Found(BTreeMap<usize, DeadRecord>),
 }
 
 type Payloads = Vec<(SinkKind, Vec<Payload>)>;
@@ -63,8 +73,7 @@ type Payloads = Vec<(SinkKind, Vec<Payload>)>;
 pub struct Collection<'a, C> {
     shared: &'a Shared<C>,
     window: &'a Arc<Batch>,
-    /// Most records of one call, as earlier windows of the partition showed.
-    size: &'a mut CallSize,
+    state: &'a mut CollectState,
     waiting: Waiting,
     /// Calls that single records took because their destination did not answer in time.
     timed_out: BTreeMap<usize, u32>,
@@ -73,8 +82,8 @@ pub struct Collection<'a, C> {
 
 impl<'a, C: Clock> Collection<'a, C> {
     /// The window, with what the partition knows of the collector's calls.
-    pub fn new(shared: &'a Shared<C>, window: &'a Arc<Batch>, size: &'a mut CallSize) -> Self {
-        Self { shared, window, size, waiting: Waiting::default(), timed_out: BTreeMap::new(), restarts: 0 }
+    pub fn new(shared: &'a Shared<C>, window: &'a Arc<Batch>, state: &'a mut CollectState) -> Self {
+        Self { shared, window, state, waiting: Waiting::default(), timed_out: BTreeMap::new(), restarts: 0 }
     }
 
     /// Collects, and finds the records on which the collector breaks (S63).
@@ -82,7 +91,7 @@ impl<'a, C: Clock> Collection<'a, C> {
     /// # Errors
     /// [`Stop`] when the window has to come again or the process has to end.
     pub async fn run(mut self) -> Result<CollectedWindow, Stop> {
-        let mut dead: BTreeMap<usize, Dead> = BTreeMap::new();
+        let mut dead: BTreeMap<usize, DeadRecord> = BTreeMap::new();
         loop {
             let rows: Vec<usize> = (0..self.window.len()).filter(|row| !dead.contains_key(row)).collect();
             match self.pass(&rows).await? {
@@ -114,7 +123,7 @@ impl<'a, C: Clock> Collection<'a, C> {
         let mut rest = rows;
         let mut attempt = 1u32;
         while !rest.is_empty() {
-            let call = &rest[..rest.len().min(self.size.max_rows())];
+            let call = &rest[..rest.len().min(self.state.size.max_rows())];
             let begun = self.shared.clock.now();
             let error = match self.shared.collector.collect(&self.select(call)).await {
                 Ok(Collected::Passthrough) => return Ok(Pass::Done(CollectedWindow::default())),
@@ -129,7 +138,7 @@ impl<'a, C: Clock> Collection<'a, C> {
                     attempt = if answered.rows == 0 { attempt + 1 } else { 2 };
                     if attempt > self.shared.settings.executor.max_retries + 1 {
                         if let Some((&first, others)) = rest.split_first() {
-                            collected.dead.insert(first, Dead::new(reason, attempt - 1));
+                            collected.dead.insert(first, DeadRecord::new(reason, attempt - 1));
                             rest = others;
                         }
                         attempt = 1;
@@ -148,7 +157,7 @@ impl<'a, C: Clock> Collection<'a, C> {
                     let took = self.elapsed(begun);
                     if suspicion.is_slow() && call.len() > 1 {
                         // Fewer records may fit into the time or the limit.
-                        self.size.shrink(call.len(), call.len() / 2, Some(took));
+                        self.state.size.shrink(call.len(), call.len() / 2, Some(took));
                         continue;
                     }
                     let passed = rest.len() < rows.len();
@@ -162,7 +171,7 @@ impl<'a, C: Clock> Collection<'a, C> {
         }
         let mut routed = self.shared.routes.route(self.window, payloads).map_err(Stop::abort)?;
         let refused = std::mem::take(&mut routed.refused).into_iter();
-        collected.dead.extend(refused.map(|(row, reason)| (row, Dead::new(reason, 1))));
+        collected.dead.extend(refused.map(|(row, reason)| (row, DeadRecord::new(reason, 1))));
         collected.round = Some(routed);
         if self.shared.collector.has_window_hook()
             && let (Some(&first), Some(&last)) = (rows.first(), rows.last())
@@ -215,7 +224,7 @@ impl<'a, C: Clock> Collection<'a, C> {
             }
         };
         for row in rows {
-            collected.dead.entry(*row).or_insert_with(|| Dead::new(failed.clone(), 1));
+            collected.dead.entry(*row).or_insert_with(|| DeadRecord::new(failed.clone(), 1));
         }
         Ok(None)
     }
@@ -254,7 +263,7 @@ impl<'a, C: Clock> Collection<'a, C> {
         self.shared.note_collected();
         self.shared.end_wait(&mut self.waiting, COLLECT, &self.window.source);
         let took = self.elapsed(begun);
-        self.size.succeeded(rows, took);
+        self.state.size.succeeded(rows, took);
     }
 }
 
@@ -278,7 +287,7 @@ struct AnsweredRows {
 /// Keeps what the collector yielded for the rows of a call, and notes those that it rejected.
 fn keep_answered(
     payloads: &mut Payloads,
-    dead: &mut BTreeMap<usize, Dead>,
+    dead: &mut BTreeMap<usize, DeadRecord>,
     yielded: Payloads,
     failed: Vec<Failure>,
     call: &[usize],
@@ -289,7 +298,7 @@ fn keep_answered(
     let mut rejected = BTreeSet::new();
     for failure in failed {
         if failure.kind == FailureKind::Reject && (failure.index as usize) < rows {
-            dead.insert(call[failure.index as usize], Dead::new(failure.reason, 1));
+            dead.insert(call[failure.index as usize], DeadRecord::new(failure.reason, 1));
             rejected.insert(failure.index);
         }
     }

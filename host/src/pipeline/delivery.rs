@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::policy::{Disposition, Stage, Suspicion, disposition};
 use super::rows::{BufferedRows, Rows};
+use super::search::TailPatience;
 use super::shared::{Shared, SinkSlot, Stop};
 use super::waiting::Waiting;
 use crate::checkpoint::Abort;
@@ -55,6 +56,8 @@ pub struct SinkState {
     call_size: CallSize,
     /// Most rows between two flushes.
     flush_size: CallSize,
+    /// How often the window came again for its last rows.
+    tail: TailPatience,
 }
 
 /// One partition's rows on their way to one sink.
@@ -181,8 +184,13 @@ impl<'a, C: Clock> Delivery<'a, C> {
         isolated: &BTreeSet<usize>,
     ) -> Result<Answered, Stop> {
         let mut waiting = Waiting::default();
-        let mut given_again = 0;
         loop {
+            if mode == DeliveryMode::Add
+                && self.is_full(rows, call.clone())
+                && let Some(again) = self.flush_once().await?
+            {
+                return self.write(again, rows, call.start).await;
+            }
             let begun = self.shared.clock.now();
             let error = match self.call(mode, rows, call.clone()).await? {
                 Ok(failures) => {
@@ -209,28 +217,41 @@ impl<'a, C: Clock> Delivery<'a, C> {
                 Disposition::FlushAndRepeat(asked) => {
                     if self.state.buffered.is_empty() {
                         self.shared.wait_as_asked(&mut waiting, &self.slot.label(), self.source, asked).await;
-                    } else {
-                        self.flush().await?;
+                    } else if let Some(again) = self.flush_once().await? {
+                        return self.write(again, rows, call.start).await;
                     }
                 }
                 Disposition::WaitForDestination(fault) => {
                     self.discard().await;
                     let reason = fault.to_string();
                     self.shared.wait_until_available(&mut waiting, &self.slot.label(), self.source, &reason).await;
-                    self.give_again().await?;
+                    if mode == DeliveryMode::Add {
+                        let again = self.take_buffered();
+                        return self.write(again, rows, call.start).await;
+                    }
                 }
                 Disposition::GiveAgain(fault) => {
-                    self.discard().await;
-                    given_again += 1;
                     tracing::debug!(sink = self.slot.label(), partition = %self.source, %fault, "giving its rows again");
-                    self.shared.back_off(given_again).await;
-                    self.give_again().await?;
+                    self.discard().await;
+                    self.shared.back_off(1).await;
+                    if mode == DeliveryMode::Add {
+                        let again = self.take_buffered();
+                        return self.write(again, rows, call.start).await;
+                    }
+                }
+                Disposition::Isolate(suspicion, _) if mode == DeliveryMode::Add => {
+                    self.discard().await;
+                    let again = self.take_buffered();
+                    if suspicion == Suspicion::LimitExceeded && !again.is_empty() {
+                        // What had been buffered may be what filled the guest's memory (S15a).
+                        let all = again.len() + call.len();
+                        self.state.flush_size.shrink(all, all / 2, None);
+                    }
+                    return self.write(again, rows, call.start).await;
                 }
                 Disposition::Isolate(suspicion, fault) => {
-                    let failed =
-                        Failed { suspicion, fault, took: self.elapsed(begun), held: self.state.buffered.held() };
+                    let failed = Failed { suspicion, fault, took: self.elapsed(begun) };
                     self.discard().await;
-                    self.give_again().await?;
                     return self.isolate(mode, rows, call, failed, isolated).await;
                 }
                 other => return Err(self.stop(other)),
@@ -238,17 +259,26 @@ impl<'a, C: Clock> Delivery<'a, C> {
         }
     }
 
-    /// Gives what the sink had buffered before it was discarded, and has it flushed (S27a).
-    fn give_again(&mut self) -> Step<'_> {
-        let rows = self.take_buffered();
-        Box::pin(async move { self.settle(DeliveryMode::AddAndFlush, rows).await })
+    /// After a fault: has the rows written that the sink had buffered before it was discarded, and behind them the rest of `rows` from
+    /// `start` on, so that they can show which of them is at fault (S27a).
+    async fn write(&mut self, again: Rows, rows: &Rows, start: usize) -> Result<Answered, Stop> {
+        let mut all = again;
+        for segment in rows.slice(start..rows.len()).segments() {
+            all.push(segment.clone());
+        }
+        self.settle_step(DeliveryMode::AddAndFlush, all).await?;
+        Ok(Answered { failures: Vec::new(), end: rows.len(), isolated: Vec::new() })
+    }
+
+    fn settle_step(&mut self, mode: DeliveryMode, rows: Rows) -> Step<'_> {
+        Box::pin(async move { self.settle(mode, rows).await })
     }
 
     /// The rows that the sink held; from now on it counts as empty.
     fn take_buffered(&mut self) -> Rows {
         let rows = self.state.buffered.rows();
         self.state.buffered.clear();
-        self.note_share();
+        self.note_share(0);
         rows
     }
 
@@ -265,7 +295,8 @@ impl<'a, C: Clock> Delivery<'a, C> {
 
     /// A call got an answer row by row.
     fn note_success(&mut self, mode: DeliveryMode, rows: usize, begun: Millis, failures: &[Failure]) {
-        if failures.len() < rows {
+        // Only a flush shows that a guest can write what its calls of `add` have taken.
+        if failures.len() < rows && mode != DeliveryMode::Add {
             self.any_passed = true;
             self.slot.note_passed();
         }
@@ -300,8 +331,6 @@ struct Failed {
     fault: Fault,
     /// How long it took.
     took: Duration,
-    /// How many rows the sink had buffered before it.
-    held: usize,
 }
 
 /// Numbers rows from `start`.

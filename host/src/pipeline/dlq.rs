@@ -1,5 +1,7 @@
 //! The dead letter: what is kept of a payload or record that was given up on. Its JSON and headers are a public contract.
 
+use std::borrow::Cow;
+
 use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -12,9 +14,11 @@ use payload::{Encoding, record_text};
 pub mod kafka;
 pub mod open;
 pub mod payload;
+pub mod size;
 
-pub use open::{Content, Opened, open};
+pub use open::{Content, Omitted, Opened, open};
 pub use payload::payload_json;
+pub use size::Extent;
 
 /// The `sink_type` of a dead-lettered source record (S92).
 pub const COLLECT: &str = "collect";
@@ -43,7 +47,13 @@ mod names {
     /// The same where the name is no text: what follows is base64.
     pub const SOURCE_HEADER_B64: &str = "tidegate-source-header-b64.";
     /// Why there are no payloads.
-    pub const OMITTED: &str = "tidegate-payload-omitted";
+    pub const PAYLOAD_OMITTED: &str = "tidegate-payload-omitted";
+    /// Why the record's key is not whole.
+    pub const KEY_OMITTED: &str = "tidegate-key-omitted";
+    /// Why not all of the record's headers are there.
+    pub const HEADERS_OMITTED: &str = "tidegate-headers-omitted";
+    /// What these three say.
+    pub const SIZE: &str = "size";
 }
 
 /// One payload or record that was given up on, with everything that its dead letter says.
@@ -110,14 +120,18 @@ impl Letter {
 
     /// The letter's value: exactly the seven fields of S89.
     pub fn json(&self) -> String {
+        self.json_of(Extent::Whole)
+    }
+
+    fn json_of(&self, extent: Extent) -> String {
         // Whole milliseconds, so the division is exact to the microsecond for any date to come.
         #[allow(clippy::cast_precision_loss, reason = "milliseconds of this millennium fit 53 bits")]
         let timestamp = self.failed_at as f64 / 1000.0;
         json!({
-            "original_payloads": self.payloads,
-            "sink_name": self.sink_name,
+            "original_payloads": if extent.has_payload() { self.payloads.as_slice() } else { &[] },
+            "sink_name": extent.name(&self.sink_name),
             "sink_type": self.sink_type,
-            "error": self.error,
+            "error": extent.error(&self.error),
             "timestamp": timestamp,
             "partition": self.source.partition,
             "attempt_count": self.attempt_count,
@@ -125,44 +139,78 @@ impl Letter {
         .to_string()
     }
 
-    /// Further facts, for the headers of a letter in that format (S92). With `record`, what is needed beside the value to
-    /// have the record as it came is among them.
-    fn facts(&self, format: DlqFormat, record: bool) -> Vec<(String, Option<Vec<u8>>)> {
+    /// The record that the letter is written as, in that format.
+    fn record(&self, format: DlqFormat, extent: Extent) -> LetterRecord<'_> {
+        let key = self.key.as_deref().and_then(|key| extent.key(key));
+        let value = match format {
+            DlqFormat::Raw if extent.has_payload() => self.value.as_deref().map(Cow::Borrowed),
+            DlqFormat::Raw => None,
+            DlqFormat::Json => Some(Cow::Owned(self.json_of(extent).into_bytes())),
+        };
+        LetterRecord { key, value, headers: self.facts(format, extent) }
+    }
+
+    /// Further facts, for the headers of a letter in that format (S92), with what is needed beside the value to have the record as
+    /// it came.
+    fn facts(&self, format: DlqFormat, extent: Extent) -> Headers {
         let first = self.first_failed_at.unwrap_or(self.failed_at);
-        let mut facts: Vec<(String, Option<Vec<u8>>)> = Vec::new();
-        let mut add = |name: &str, value: &[u8]| facts.push((name.to_owned(), Some(value.to_vec())));
+        let in_json = format == DlqFormat::Json && self.sink_type == COLLECT;
+        let mut facts = Headers::new();
+        let mut add = |name: &str, value: &[u8]| facts.push((name.as_bytes().to_vec(), Some(value.to_vec())));
         add(names::TOPIC, self.source.topic.as_bytes());
         add(names::PARTITION, self.source.partition.to_string().as_bytes());
         add(names::OFFSET, self.offset.to_string().as_bytes());
         add(names::TIMESTAMP, self.timestamp.to_string().as_bytes());
-        add(names::SINK, format!("{}/{}", self.sink_type, self.sink_name).as_bytes());
-        add(names::ERROR, self.error.as_bytes());
         add(names::KIND, self.kind.name().as_bytes());
-        add(names::ATTEMPTS, self.attempt_count.to_string().as_bytes());
-        add(names::FAILED_AT, self.failed_at.to_string().as_bytes());
-        add(names::FIRST_FAILED_AT, first.to_string().as_bytes());
         add(names::REPLAYS, self.replays.to_string().as_bytes());
-        add(names::VERSION, env!("CARGO_PKG_VERSION").as_bytes());
         add(names::FORMAT, if format == DlqFormat::Raw { b"raw" } else { b"json" });
-        if let Some(key) = &self.key {
-            add(names::KEY, key);
+        // In a letter of coordinates they stand in the value alone, where there is one.
+        if extent != Extent::Coordinates || format == DlqFormat::Raw {
+            add(names::SINK, format!("{}/{}", self.sink_type, extent.name(&self.sink_name)).as_bytes());
+            add(names::ERROR, extent.error(&self.error).as_bytes());
+            add(names::ATTEMPTS, self.attempt_count.to_string().as_bytes());
+            add(names::FAILED_AT, self.failed_at.to_string().as_bytes());
         }
-        let in_json = format == DlqFormat::Json && self.sink_type == COLLECT;
-        if record && in_json {
+        if extent != Extent::Coordinates {
+            add(names::FIRST_FAILED_AT, first.to_string().as_bytes());
+            add(names::VERSION, env!("CARGO_PKG_VERSION").as_bytes());
+        }
+        if !extent.has_payload() {
+            add(names::PAYLOAD_OMITTED, names::SIZE.as_bytes());
+        }
+        if let Some(key) = &self.key {
+            if extent.has_payload() {
+                add(names::KEY, key);
+            } else if extent.key(key).is_none_or(|kept| kept.len() < key.len()) {
+                add(names::KEY_OMITTED, names::SIZE.as_bytes());
+            }
+        }
+        if in_json && extent.has_payload() {
             add(names::ENCODING, Encoding::of(self.value.as_deref()).name().as_bytes());
         }
-        if record && (in_json || format == DlqFormat::Raw) {
-            for (name, value) in &self.headers {
+        if in_json || format == DlqFormat::Raw {
+            let kept = extent.headers(self);
+            if kept < self.headers.len() {
+                add(names::HEADERS_OMITTED, names::SIZE.as_bytes());
+            }
+            for (name, value) in self.headers.iter().take(kept) {
                 // Kafka wants names that are UTF-8, though not every producer cares.
                 let name = match std::str::from_utf8(name) {
                     Ok(name) => format!("{}{name}", names::SOURCE_HEADER),
                     Err(_) => format!("{}{}", names::SOURCE_HEADER_B64, BASE64.encode(name)),
                 };
-                facts.push((name, value.clone()));
+                facts.push((name.into_bytes(), value.clone()));
             }
         }
         facts
     }
+}
+
+/// A letter as it is written.
+struct LetterRecord<'l> {
+    key: Option<&'l [u8]>,
+    value: Option<Cow<'l, [u8]>>,
+    headers: Headers,
 }
 
 /// Where dead letters go.

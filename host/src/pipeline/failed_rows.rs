@@ -4,13 +4,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::collect_window::DeadRecord;
 use super::dlq::{Letter, payload_json};
 use super::policy::{RowDisposition, chosen, is_chosen, row_disposition};
 use super::rows::Rows;
 use super::shared::{Shared, SinkSlot, Stop};
 use crate::clock::Clock;
 use crate::collect::DeliveryError;
-use crate::model::{Action, Failure, FailureKind, Fault};
+use crate::model::{Action, Batch, Failure, FailureKind, Fault};
 
 /// What was decided about failed rows. Rows are ascending.
 #[derive(Debug, Default)]
@@ -132,6 +133,27 @@ impl<C: Clock> Shared<C> {
             Action::Default => chosen(slot.delivery.on_error, group.kind),
             action => action,
         }
+    }
+
+    /// Writes the source records that no payload was made of to the dead letter topic (S63, S64).
+    pub(super) async fn dead_letter_records(
+        &self,
+        window: &Batch,
+        dead: &BTreeMap<usize, DeadRecord>,
+    ) -> Result<(), Stop> {
+        let Some((row, first)) = dead.first_key_value() else { return Ok(()) };
+        let letter = |(row, dead): (&usize, &DeadRecord)| Letter {
+            sink_name: self.collector_name.clone(),
+            error: dead.reason.clone(),
+            attempt_count: dead.attempts,
+            failed_at: self.clock.unix_millis(),
+            ..Letter::of_record(window, *row)
+        };
+        self.dead_letter(dead.iter().map(letter).collect()).await?;
+        self.counters.dead_records.add(dead.len() as u64);
+        let (at, reason) = (window.source.at(window.offsets[*row]), &first.reason);
+        tracing::warn!(records = dead.len(), first = at, reason, "dead-lettered as they came");
+        Ok(())
     }
 
     async fn dead_letter_rows(&self, slot: &SinkSlot, rows: &Rows, group: &FailureGroup<'_>) -> Result<(), Stop> {

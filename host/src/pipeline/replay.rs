@@ -138,7 +138,7 @@ impl Replay {
             }
             let index = u32::try_from(row).unwrap_or(u32::MAX);
             let sink = opened.sink().map(|(kind, name)| (kind, name.to_owned()));
-            let Opened { letter, content } = *opened;
+            let Opened { letter, content, .. } = *opened;
             match content {
                 Content::Payloads(kind, kept) => {
                     let sink = letter.sink_name.clone();

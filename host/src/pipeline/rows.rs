@@ -3,9 +3,9 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::buffer_shares::buffered_bytes;
 use super::route::Group;
 use crate::model::{Batch, Failure};
+use crate::sink::BufferLimit;
 
 /// A run of rows for one sink, shared with whoever else holds them, with the records they came from.
 #[derive(Clone, Debug)]
@@ -106,6 +106,18 @@ impl Rows {
         segment.batch.keys.get(row).map_or(0, <[u8]>::len) + segment.batch.values.get(row).map_or(0, <[u8]>::len)
     }
 
+    /// What the row takes in a guest's memory, as [`BufferLimit::bytes_of`] counts it.
+    fn row_guest_bytes(&self, row: usize) -> u64 {
+        let (segment, place) = self.find(row);
+        let headers = segment.batch.headers(place).map(|(name, value)| name.len() + value.map_or(0, <[u8]>::len));
+        (self.row_bytes(row) + headers.sum::<usize>() + BufferLimit::ROW_BYTES) as u64
+    }
+
+    /// What the rows of a range take in a guest's memory, as [`BufferLimit::bytes_of`] counts it.
+    pub fn guest_bytes(&self, rows: Range<usize>) -> u64 {
+        rows.map(|row| self.row_guest_bytes(row)).sum()
+    }
+
     /// The chosen rows, ascending. Runs that are chosen whole are shared, others copied.
     pub fn select(&self, rows: &[usize]) -> Self {
         let mut chosen = Self::default();
@@ -130,17 +142,19 @@ impl Rows {
         self.select(&range.collect::<Vec<_>>())
     }
 
-    /// The rows from `start` on that keep to a bound of rows and of bytes, and do not reach into another run; one row at least.
-    pub fn next_call(&self, start: usize, max_rows: usize, max_bytes: usize) -> Range<usize> {
+    /// The rows from `start` on that keep to a bound of rows, of bytes of keys and values, and of bytes in a guest's memory, and do not
+    /// reach into another run; one row at least.
+    pub fn next_call(&self, start: usize, max_rows: usize, max_bytes: usize, max_guest_bytes: u64) -> Range<usize> {
         let run_end = self.ends.get(self.ends.partition_point(|end| *end <= start)).copied().unwrap_or(start);
         let last = start.saturating_add(max_rows.max(1)).min(run_end);
-        if max_bytes == usize::MAX {
+        if max_bytes == usize::MAX && max_guest_bytes == u64::MAX {
             return start..last;
         }
-        let mut bytes = 0usize;
+        let (mut bytes, mut guest_bytes) = (0usize, 0u64);
         for row in start..last {
             bytes = bytes.saturating_add(self.row_bytes(row));
-            if bytes > max_bytes && row > start {
+            guest_bytes = guest_bytes.saturating_add(self.row_guest_bytes(row));
+            if (bytes > max_bytes || guest_bytes > max_guest_bytes) && row > start {
                 return start..row;
             }
         }
@@ -177,7 +191,7 @@ impl BufferedRows {
         self.counted += segment.batch.len();
         self.held += segment.batch.len() - refused.len();
         self.bytes += segment.batch.size_bytes() as u64;
-        self.guest_bytes += buffered_bytes(&segment.batch);
+        self.guest_bytes += BufferLimit::bytes_of(&segment.batch);
         self.calls.push(Accepted { segment, refused });
     }
 
@@ -206,7 +220,7 @@ impl BufferedRows {
         self.bytes
     }
 
-    /// What the rows take in a guest's memory, as [`buffered_bytes`] counts it.
+    /// What the rows take in a guest's memory, as [`BufferLimit::bytes_of`] counts it.
     pub fn guest_bytes(&self) -> u64 {
         self.guest_bytes
     }

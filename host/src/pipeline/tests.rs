@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use super::NamedSink;
 use super::buffer_shares::BufferShares;
 use super::delivery::{Delivery, SinkState};
-use super::NamedSink;
 use super::dlq::{DeadLetters, Letter};
 use super::options::{DeliveryOptions, ExecutorOptions, OnError};
 use super::route::{Group, Routes};

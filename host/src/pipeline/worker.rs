@@ -7,14 +7,12 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::sync::watch;
 
-use super::collect_window::{CollectedWindow, Collection};
+use super::collect_window::{CollectState, CollectedWindow, Collection};
 use super::delivery::{Delivery, SinkState};
-use super::dlq::Letter;
 use super::orders::{Interrupt, Order, interrupted};
 use super::route::{Group, Routed};
 use super::rows::Rows;
 use super::shared::{Shared, Stop};
-use crate::checkpoint::call_size::CallSize;
 use crate::checkpoint::{Abort, Command, Millis, Partition, Refused};
 use crate::clock::Clock;
 use crate::model::{Batch, CallError, Fault, Offset, TopicPartition};
@@ -57,8 +55,8 @@ struct Worker<R, C: Clock> {
     window: Option<Arc<Batch>>,
     /// What the partition knows of each sink.
     sinks: Vec<SinkState>,
-    /// Most records of one call of the collector.
-    collect_size: CallSize,
+    /// What it knows of the collector.
+    collect: CollectState,
     fault: Option<Fault>,
     /// Bytes of windows that are kept for dead letters of buffered rows.
     kept_window_bytes: u64,
@@ -84,7 +82,7 @@ impl<R: Reader, C: Clock> Worker<R, C> {
             core,
             window: None,
             sinks,
-            collect_size: CallSize::default(),
+            collect: CollectState::default(),
             fault: None,
             kept_window_bytes: 0,
             counted_bytes: 0,
@@ -277,28 +275,9 @@ impl<R: Reader, C: Clock> Worker<R, C> {
         let Some(window) = self.window.clone() else {
             return Err(Stop::abort(Fault::host("a window was lost between reading and delivering")));
         };
-        let collection = Collection::new(&self.shared, &window, &mut self.collect_size);
+        let collection = Collection::new(&self.shared, &window, &mut self.collect);
         let CollectedWindow { round, window_round, dead } = collection.run().await?;
-        if !dead.is_empty() {
-            let now = self.shared.clock.unix_millis();
-            let letters = dead
-                .iter()
-                .map(|(row, dead)| Letter {
-                    sink_name: self.shared.collector_name.clone(),
-                    error: dead.reason.clone(),
-                    attempt_count: dead.attempts,
-                    failed_at: now,
-                    ..Letter::of_record(&window, *row)
-                })
-                .collect();
-            self.shared.dead_letter(letters).await?;
-            self.shared.counters.dead_records.add(dead.len() as u64);
-            if let Some((row, of_first)) = dead.first_key_value() {
-                let first = self.source.at(window.offsets[*row]);
-                let reason = &of_first.reason;
-                tracing::warn!(records = dead.len(), first, reason, "dead-lettered as they came");
-            }
-        }
+        self.shared.dead_letter_records(&window, &dead).await?;
         let round = round.unwrap_or_else(|| Routed {
             groups: (0..self.shared.sinks.len())
                 .filter(|sink| self.shared.sinks[*sink].delivery.takes(&self.source.topic))
@@ -338,7 +317,10 @@ impl<R: Reader, C: Clock> Worker<R, C> {
                     }
                 }
                 Ok(()) => {}
-                Err(stop) => stopped = Some(stop.after(stopped)),
+                Err(stop) => {
+                    self.note_wait(&stop);
+                    stopped = Some(stop.after(stopped));
+                }
             }
         }
         self.count_buffers(&round, window);
@@ -360,6 +342,7 @@ impl<R: Reader, C: Clock> Worker<R, C> {
                     self.core.flushed(sink);
                 }
                 Err(stop) => {
+                    self.note_wait(&stop);
                     if matches!(stop, Stop::Abort(Abort::Backpressure(_), _)) {
                         *self.refused.entry(sink).or_default() += 1;
                     }
@@ -369,6 +352,13 @@ impl<R: Reader, C: Clock> Worker<R, C> {
         }
         self.recount_buffers();
         stopped.map_or(Ok(()), Err)
+    }
+
+    /// S29: the wait that a destination asked for holds, whatever else stops the partition at the same time.
+    fn note_wait(&mut self, stop: &Stop) {
+        if let Stop::Abort(Abort::Backpressure(wait), _) = stop {
+            self.core.asked_to_wait(*wait);
+        }
     }
 
     async fn sync(&mut self) -> Result<(), Stop> {

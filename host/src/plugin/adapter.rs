@@ -47,8 +47,7 @@ fn failures(answered: Vec<types::Failure>, rows: u64) -> Result<Vec<Failure>, St
             types::FailureKind::Retry => FailureKind::Retry,
             types::FailureKind::Reject => FailureKind::Reject,
         };
-        let known =
-            failed.entry(index).or_insert_with(|| Failure { index, kind, reason: printable(&reason, WORDS_BYTES) });
+        let known = failed.entry(index).or_insert_with(|| Failure::new(index, kind, printable(&reason, WORDS_BYTES)));
         if known.kind != kind {
             return Err(format!("row {index} is to be tried again and rejected in one answer"));
         }

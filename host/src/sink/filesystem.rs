@@ -8,10 +8,13 @@
 //! |---|---|
 //! | The value is null, not UTF-8 or not one JSON document | reject |
 //! | The path is empty, holds a NUL byte, or leads out of `base_path` | reject |
-//! | The path names a directory, a FIFO, a device or a socket; its parent is missing; permission denied | reject |
-//! | The name is too long, the links run in a circle | reject |
-//! | Disk full, over the quota, read-only file system, `base_path` gone | away |
-//! | I/O error, too many open files, anything else | retry |
+//! | The path names a directory, a FIFO, a device or a socket; its parent is missing; permission denied (EACCES, EPERM, ENOENT, ENOTDIR, EISDIR, ENXIO) | reject |
+//! | The name is too long or no name, the links run in a circle (ENAMETOOLONG, EINVAL, EILSEQ, ELOOP, EXDEV) | reject |
+//! | Any of these, of a row that names no path and goes to the configured one | unavailable: it is for the operator to mend, and `base_path` may not be mounted |
+//! | Disk full, over the quota, read-only, `base_path` gone, a file that can grow no more (ENOSPC, EDQUOT, EROFS, EFBIG) | unavailable |
+//! | I/O error, a disk or file system that is damaged, gone or does not answer (EIO, EUCLEAN, ENODEV, ESTALE, ETIMEDOUT, ENOTCONN and other errors of networks) | unavailable |
+//! | Too many open files, out of memory, busy, locked, interrupted (EMFILE, ENFILE, ENOMEM, EBUSY, ETXTBSY, EAGAIN, EINTR, ENOLCK) | unavailable |
+//! | Anything else | retry where other rows of the call were written, else unknown: asked again in parts |
 //!
 //! Rows to retry, now or when the destination is back, have left nothing in their file: what a failed write left there is cut off again. The sink is not
 //! idempotent: a crash between write and commit writes lines twice, and rows written again behind a held-back row stand
@@ -23,7 +26,6 @@
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -32,13 +34,16 @@ use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Answer, Batch, CallError, Failure, FailureKind, Fault, Owner, TopicPartition};
+use crate::model::{Answer, Batch, CallError, Fault, Owner, TopicPartition};
+use crate::sink::suspects::Suspects;
 use crate::sink::{Description, OnTombstone, Sink};
 
 mod base;
+mod errno;
 mod file;
 mod lines;
 mod open;
+mod outcome;
 mod unsynced;
 
 #[cfg(test)]
@@ -46,6 +51,7 @@ mod tests;
 
 use base::Base;
 use open::OpenFiles;
+use outcome::{Outcome, Refusal};
 use unsynced::Unsynced;
 
 /// Most bytes wished for in one call: far below the 2 GiB at which Linux shortens a write by itself.
@@ -88,35 +94,6 @@ pub enum Fsync {
     Flush,
 }
 
-/// Why rows cannot be written, and whether they may be later.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Refusal {
-    kind: FailureKind,
-    reason: String,
-}
-
-impl Refusal {
-    fn reject(reason: impl Into<String>) -> Self {
-        Self { kind: FailureKind::Reject, reason: reason.into() }
-    }
-
-    fn retry(reason: impl Into<String>) -> Self {
-        Self { kind: FailureKind::Retry, reason: reason.into() }
-    }
-
-    /// What became of a write that left nothing behind. A disk without room says nothing about the rows.
-    fn of_write(path: &Path, error: &io::Error) -> Self {
-        use io::ErrorKind as Kind;
-        let full = matches!(error.kind(), Kind::StorageFull | Kind::QuotaExceeded | Kind::ReadOnlyFilesystem);
-        let kind = if full { FailureKind::Unavailable } else { FailureKind::Retry };
-        Self { kind, reason: format!("could not write to `{}`: {error}", path.display()) }
-    }
-
-    fn of(&self, rows: &[u32]) -> impl Iterator<Item = Failure> {
-        rows.iter().map(|&index| Failure { index, kind: self.kind, reason: self.reason.clone() })
-    }
-}
-
 /// Appends JSON lines to files under one directory; see the module's text.
 #[derive(Debug)]
 pub struct FilesystemSink {
@@ -132,6 +109,7 @@ struct Shared {
     base: Mutex<Option<Arc<Base>>>,
     open: OpenFiles,
     unsynced: Unsynced,
+    suspects: Suspects,
 }
 
 /// The rows of one call that go to one file.
@@ -151,6 +129,7 @@ impl FilesystemSink {
                 base: Mutex::default(),
                 open: OpenFiles::default(),
                 unsynced: Unsynced::default(),
+                suspects: Suspects::default(),
             }),
         }
     }
@@ -191,6 +170,7 @@ impl Sink for FilesystemSink {
 
     async fn discard(&self, source: &TopicPartition) {
         self.shared.unsynced.forget(source);
+        self.shared.suspects.forget(source);
     }
 
     async fn sync(&self, source: &TopicPartition) -> Result<(), CallError> {
@@ -298,24 +278,26 @@ impl Shared {
         let base = self.base()?;
         self.unsynced.comes_again(&batch.source, batch.offsets.first().copied());
         let default = self.default_path(&batch.source);
-        let mut failures = Vec::new();
+        let default = Path::new(&default);
+        let mut outcome = Outcome::default();
         // Every path is checked, and every file opened, before the first byte is written (S119).
-        let groups = self.resolve(&base, by_path(batch, Path::new(&default)), &mut failures);
+        let groups = self.resolve(&base, by_path(batch, default), default, &mut outcome);
         let mut block = Vec::new();
         for group in groups {
-            let rows = lines::fill(&mut block, batch, &group.rows, self.options.on_tombstone, &mut failures);
+            let failures = &mut outcome.failures;
+            let rows = lines::fill(&mut block, batch, &group.rows, self.options.on_tombstone, failures);
             if rows.is_empty() {
                 continue;
             }
-            if let Err(refusal) = self.write(&base, batch, &group, &block) {
-                failures.extend(refusal.of(&rows));
+            match self.write(&base, batch, &group, &block) {
+                Ok(()) => outcome.written = true,
+                Err(refusal) => outcome.refuse(&rows, &refusal.of_path(group.path, default)),
             }
             if self.unsynced.too_many(&batch.source) {
                 self.unsynced.sync(&batch.source).map_err(|fault| self.sync_failed(fault))?;
             }
         }
-        failures.sort_by_key(|failure| failure.index);
-        Ok(failures)
+        outcome.answer(&self.name, |row, written| self.suspects.is_to_blame(batch, row as usize, written))
     }
 
     fn write(&self, base: &Arc<Base>, batch: &Batch, group: &Group<'_>, block: &[u8]) -> Result<(), Refusal> {
@@ -331,14 +313,20 @@ impl Shared {
     }
 
     /// Opens every group's file. Groups whose paths turn out to be one file become one, in row order.
-    fn resolve<'b>(&self, base: &Arc<Base>, groups: Vec<Group<'b>>, failures: &mut Vec<Failure>) -> Vec<Group<'b>> {
+    fn resolve<'b>(
+        &self,
+        base: &Arc<Base>,
+        groups: Vec<Group<'b>>,
+        configured: &Path,
+        outcome: &mut Outcome,
+    ) -> Vec<Group<'b>> {
         let mut found: Vec<Group<'b>> = Vec::with_capacity(groups.len());
         let mut places = HashMap::new();
         for mut group in groups {
             let file = match self.open.get(base, group.path) {
                 Ok(file) => file,
                 Err(refusal) => {
-                    failures.extend(refusal.of(&group.rows));
+                    outcome.refuse(&group.rows, &refusal.of_path(group.path, configured));
                     continue;
                 }
             };

@@ -12,16 +12,24 @@
 //! | What goes wrong | Answer for its rows |
 //! |---|---|
 //! | the value is no JSON document, or null with `on_tombstone: reject` | reject, nothing is sent |
-//! | 300 to 399 | reject |
-//! | 400 to 499, but for those below | reject, with the beginning of the answer |
-//! | 408, 425, 500 to 599 | retry |
+//! | 100 to 199, 400 to 499, but for those below | reject, with the beginning of the answer |
+//! | 409, such as for a request of the same `Idempotency-Key` that is still under way | retry |
+//! | 403, and 300 to 399, 402, 426, 431, 505 | reject where the endpoint took other rows of the call; else unavailable, as it is the login or the address |
+//! | 401, 407, 421, 423, 425, 502, 503, 504, 507, 508, 509, 511, 521 to 527, 529, 530, 598, 599 | unavailable: the endpoint, its login or a proxy |
 //! | 429, and 503 with `Retry-After` | wait as long as it says, at most an hour, 1 s if it does not; nothing else is sent meanwhile |
-//! | the name is not found, the connection is refused or takes too long, TLS does not come about | away: waited for |
-//! | a reset, a broken answer, none within `timeout_seconds` | retry; whether the request arrived is unknown |
-//! | an earlier row of the same key has to come again | waits for it, nothing is sent |
+//! | 408, 500, 501 and all other 500 to 599 | retry where the endpoint took other rows of the call, else unknown: asked again in parts |
+//! | the name is not found, the connection is refused or takes too long, TLS does not come about | unavailable; nothing else is sent meanwhile |
+//! | a reset or a broken answer, twice; none within `timeout_seconds` | retry where the endpoint took other rows of the call, else unavailable; whether the request arrived is unknown |
+//! | an earlier row of the same key was refused, and not for good | not tried; unavailable if that row is |
+//!
+//! A connection that ends before an answer has come, as when a server closes it just as it is used again, is no failure yet: the
+//! request is sent once more, on a fresh connection, and the end of a large body follows half a second after its beginning, so that an
+//! endpoint which refuses it by its length is understood. A row that failed while others were taken is remembered: when it is sent
+//! again alone, it is still the row that fails, and not the endpoint.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -29,22 +37,27 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use reqwest::header::HeaderValue;
-use reqwest::{Client, Request};
+use reqwest::{Body, Client, Request};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use self::answer::{BODY_PATIENCE, Refusal};
+use self::answer::{BODY_PATIENCE, Class, Refusal};
 use self::client::IDEMPOTENCY_KEY;
+use self::paced::Paced;
 use self::secrets::Secrets;
+use self::verdict::{Undelivered, index};
 use super::json::{self, Row};
+use super::suspects::Suspects;
 use super::tls::Tls;
 use super::{Description, OnTombstone, Sink};
-use crate::model::{Answer, Batch, CallError, Failure, FailureKind, Fault, TopicPartition};
+use crate::model::{Answer, Batch, CallError, Failure, Fault, TopicPartition};
 
 mod address;
 mod answer;
 mod client;
+mod paced;
 mod secrets;
+mod verdict;
 
 /// Most requests of one call that may be under way at the same time.
 const MOST_CONCURRENCY: usize = 256;
@@ -106,9 +119,12 @@ pub struct HttpSink {
     idempotency_key: bool,
     on_tombstone: OnTombstone,
     client: Client,
+    /// Makes a connection for every request.
+    fresh: Client,
     /// What every request repeats, without its body.
     template: Request,
     secrets: Secrets,
+    suspects: Suspects,
 }
 
 impl HttpSink {
@@ -127,7 +143,8 @@ impl HttpSink {
             let message = format!("`{place}.concurrency` is {}", options.concurrency);
             return Err(Fault::config(message).hint(format!("it has to be from 1 to {MOST_CONCURRENCY}")));
         }
-        let client = client::client(&place, &url, &options.tls, timeout)?;
+        let client = client::client(&place, &url, &options.tls, timeout, client::MOST_IDLE)?;
+        let fresh = client::client(&place, &url, &options.tls, timeout, 0)?;
         let template = client::template(&place, &client, &url, options)?;
         Ok(Self {
             shown: address::shown(&url),
@@ -136,8 +153,10 @@ impl HttpSink {
             idempotency_key: options.idempotency_key,
             on_tombstone: options.on_tombstone,
             client,
+            fresh,
             secrets: Secrets::of(&template),
             template,
+            suspects: Suspects::default(),
         })
     }
 
@@ -147,64 +166,84 @@ impl HttpSink {
 
     /// One request, and what its answer says.
     async fn send(&self, batch: &Batch, row: usize) -> Result<(), Refusal> {
-        let Some(mut request) = self.template.try_clone() else {
-            let reason = "the request could not be repeated".to_owned();
-            return Err(Refusal { kind: FailureKind::Retry, reason });
-        };
-        if self.idempotency_key && batch.stable {
-            let key = idempotency_key(batch, row)
-                .map_err(|reason| Refusal { kind: FailureKind::Reject, reason: reason.to_owned() })?;
-            request.headers_mut().insert(IDEMPOTENCY_KEY, key);
+        let value = Bytes::copy_from_slice(batch.row(row).value.unwrap_or_default());
+        let request = self.request(batch, row, value.clone().into(), self.timeout)?;
+        let begun = tokio::time::Instant::now();
+        let mut answered = self.client.execute(request).await;
+        // No byte of an answer came: the server may have closed the connection just as it was used again, or refuse the body
+        // by its length.
+        let left = self.timeout.saturating_sub(begun.elapsed());
+        if answered.as_ref().is_err_and(answer::broke_off) && !left.is_zero() {
+            let request = self.request(batch, row, Body::wrap(Paced::new(value)), left)?;
+            answered = self.fresh.execute(request).await;
         }
-        let value = batch.row(row).value.unwrap_or_default();
-        *request.body_mut() = Some(Bytes::copy_from_slice(value).into());
-        match self.client.execute(request).await {
-            Ok(answer) => answer::judge(answer, &self.secrets).await,
+        match answered {
+            Ok(answer) => answer::taken(answer, &self.secrets).await,
             Err(error) => Err(answer::unanswered(error, &self.shown, self.timeout)),
         }
     }
 
-    /// Rows of one key, one after the other. `over` is why the whole call sends nothing more.
-    async fn send_in_order(&self, batch: &Batch, rows: Vec<usize>, over: &OnceLock<Over>) -> Vec<Failure> {
-        let mut failures = Vec::new();
+    fn request(&self, batch: &Batch, row: usize, body: Body, patience: Duration) -> Result<Request, Refusal> {
+        let refused = |class, reason: &str| Refusal { class, reason: reason.to_owned() };
+        let request = self.template.try_clone();
+        let mut request = request.ok_or_else(|| refused(Class::Retry, "the request could not be repeated"))?;
+        if self.idempotency_key && batch.stable {
+            let key = idempotency_key(batch, row).map_err(|reason| refused(Class::Reject, reason))?;
+            request.headers_mut().insert(IDEMPOTENCY_KEY, key);
+        }
+        *request.body_mut() = Some(body);
+        *request.timeout_mut() = Some(patience);
+        Ok(request)
+    }
+
+    /// Rows of one key, one after the other.
+    async fn send_in_order(&self, batch: &Batch, rows: Vec<usize>, call: &Call) -> Vec<(usize, Undelivered)> {
+        let mut undelivered = Vec::new();
         // S76a: those behind a row that comes again must not overtake it, and who is asked to wait sends nothing more.
-        let mut held_by: Option<Over> = None;
+        let mut behind: Option<usize> = None;
         for row in rows {
-            held_by = held_by.or_else(|| over.get().cloned());
-            if let Some(held_by) = &held_by {
-                failures.push(held_by.unsent(row));
+            behind = behind.or_else(|| call.over.get().copied());
+            if let Some(behind) = behind {
+                undelivered.push((row, Undelivered::Unsent { behind }));
                 continue;
             }
-            let Err(Refusal { kind, reason }) = self.send(batch, row).await else { continue };
-            failures.push(Failure { index: index(row), kind, reason: reason.clone() });
-            let over_kind = match kind {
-                // Not sent is not failed: those behind it come again whatever becomes of it, and it is no attempt of theirs.
-                FailureKind::Retry => FailureKind::Backpressure(Duration::ZERO),
-                kind => kind,
+            let Err(refusal) = self.send(batch, row).await else {
+                call.taken.store(true, Ordering::Relaxed);
+                continue;
             };
-            let this = Over { kind: over_kind, row: batch.source.at(batch.row(row).offset), reason };
-            if matches!(kind, FailureKind::Unavailable | FailureKind::Backpressure(_)) {
-                over.get_or_init(|| this.clone());
+            if call.is_over(refusal.class, self.concurrency) {
+                call.over.get_or_init(|| row);
             }
-            held_by = (kind != FailureKind::Reject).then_some(this);
+            behind = (refusal.class != Class::Reject).then_some(row);
+            undelivered.push((row, Undelivered::Refused(refusal)));
         }
-        failures
+        undelivered
     }
 }
 
-/// Why rows are not sent in this call.
-#[derive(Clone, Debug)]
-struct Over {
-    kind: FailureKind,
-    /// The record that they wait for, as it is written.
-    row: String,
-    reason: String,
+/// What the rows of a call have to know of each other.
+#[derive(Debug, Default)]
+struct Call {
+    /// The endpoint took a row.
+    taken: AtomicBool,
+    /// Rows that got no answer.
+    unanswered: AtomicUsize,
+    /// The row after whose refusal nothing more is sent.
+    over: OnceLock<usize>,
 }
 
-impl Over {
-    fn unsent(&self, row: usize) -> Failure {
-        let reason = format!("not sent, because it waits for {}: {}", self.row, self.reason);
-        Failure { index: index(row), kind: self.kind, reason }
+impl Call {
+    /// Whether nothing more is to be sent: the endpoint takes nothing for now, or as many requests as may be under way got no
+    /// answer, and no other one any.
+    fn is_over(&self, class: Class, concurrency: usize) -> bool {
+        match class {
+            Class::Unavailable | Class::Backpressure(_) => true,
+            Class::Unanswered => {
+                let unanswered = self.unanswered.fetch_add(1, Ordering::Relaxed) + 1;
+                unanswered >= concurrency && !self.taken.load(Ordering::Relaxed)
+            }
+            Class::Reject | Class::Retry | Class::Forbidden | Class::Failed => false,
+        }
     }
 }
 
@@ -214,11 +253,6 @@ fn idempotency_key(batch: &Batch, row: usize) -> Result<HeaderValue, &'static st
     let record = batch.row(row);
     HeaderValue::try_from(format!("{topic}-{partition}-{}-{}-{}", record.offset, record.ordinal, record.timestamp))
         .map_err(|_| "the topic's name cannot stand in a header")
-}
-
-/// Row numbers cross as `u32`; a call never has so many rows that one is cut off.
-fn index(row: usize) -> u32 {
-    u32::try_from(row).unwrap_or(u32::MAX)
 }
 
 impl fmt::Debug for HttpSink {
@@ -269,13 +303,19 @@ impl Sink for HttpSink {
                 None => lanes.push(vec![row]),
             }
         }
-        let over = OnceLock::new();
-        let sending: Vec<_> = lanes.into_iter().map(|rows| self.send_in_order(batch, rows, &over)).collect();
+        let call = Call::default();
+        let sending: Vec<_> = lanes.into_iter().map(|rows| self.send_in_order(batch, rows, &call)).collect();
         let mut sending = stream::iter(sending).buffer_unordered(self.concurrency);
-        while let Some(failed) = sending.next().await {
-            failures.extend(failed);
+        let mut undelivered = BTreeMap::new();
+        while let Some(rows) = sending.next().await {
+            undelivered.extend(rows);
         }
+        let taken = call.taken.load(Ordering::Relaxed);
+        failures.extend(verdict::answer(batch, &undelivered, taken, &self.suspects, &self.shown)?);
         failures.sort_by_key(|failure| failure.index);
         Ok(failures)
+    }
+    async fn discard(&self, source: &TopicPartition) {
+        self.suspects.forget(source);
     }
 }

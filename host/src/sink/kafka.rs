@@ -3,12 +3,18 @@
 //! | What goes wrong | Answer for its rows |
 //! |---|---|
 //! | A header's name is not UTF-8 | reject |
-//! | Larger than the topic takes; refused as invalid or by the topic's policy | reject |
-//! | Not acknowledged in time; too few replicas; the connection lost | retry |
-//! | The topic is gone, or we may not write to it | Tidegate commits what is settled and stops |
+//! | `INVALID_RECORD`, such as a row without a key for a compacted topic; `INVALID_TIMESTAMP`, `POLICY_VIOLATION`, `UNSUPPORTED_FOR_MESSAGE_FORMAT` | reject; which rows of a batch it is, is found by sending parts of it |
+//! | `MESSAGE_TOO_LARGE`, `RECORD_LIST_TOO_LARGE`: the row alone is larger than the topic takes, or than `message.max.bytes` or `queue.buffering.max.kbytes` | reject |
+//! | The same: only rows together are larger | sent again at once in batches half as large |
+//! | Another row of the batch was refused (`_INVALID_DIFFERENT_RECORD`); taken out of the queue with a call that was given up (`_PURGE_QUEUE`, `_PURGE_INFLIGHT`) | sent again at once, no attempt counted |
+//! | Not acknowledged within `message.timeout.ms`; the connection lost, not made, or its login refused | unavailable: waits |
+//! | No leader, or another one; too few replicas in sync (`NOT_ENOUGH_REPLICAS`); a broker's disk (`KAFKA_STORAGE_ERROR`); a quota | unavailable: waits |
+//! | The numbering of an idempotent producer is broken (`OUT_OF_ORDER_SEQUENCE_NUMBER`, `UNKNOWN_PRODUCER_ID`) | unavailable: waits, and goes on with a new producer |
+//! | An internal error of a broker, a checksum that does not match, any other code | unknown: asked again in halves |
+//! | The topic is gone, or we may not write to it; a codec or version that the brokers do not know | Tidegate commits what is settled and stops |
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -17,18 +23,27 @@ use serde::Deserialize;
 
 use super::{Description, Sink};
 use crate::model::{Answer, Batch, CallError, Fault};
+use crate::telemetry::Counter;
 
+mod answer;
+mod code;
 mod config;
 mod producer;
 mod report;
 
+use answer::Outcome;
 use producer::Producer;
+use report::Reports;
 
 /// How long a start waits for the topic's metadata.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long it waits for the topic's limits, which a broker without administration never tells.
-const LIMIT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long it waits for the topic's properties, which a broker without administration never tells.
+const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long it is looked for the rows that a topic refuses; with the time of one writing less than a call may take (S77).
+const ISOLATION_LIMIT: Duration = Duration::from_secs(4);
+/// How long closing waits for the last reports of calls that were given up.
+const CLOSE_LIMIT: Duration = Duration::from_secs(8);
 /// How often, and how far apart, a topic that was just created is asked for.
 const CREATE_PROBES: u32 = 50;
 const CREATE_WAIT: Duration = Duration::from_millis(100);
@@ -67,10 +82,19 @@ pub struct KafkaSink {
     options: Options,
     config: rdkafka::ClientConfig,
     if_missing: IfMissing,
-    /// The topic's limit for a batch of records, in bytes, as far as the cluster tells it.
-    limit: OnceLock<u64>,
-    /// Replaced when librdkafka says that it cannot be used any longer.
-    producer: Mutex<Option<Arc<Producer>>>,
+    /// Whether a compacted topic is refused.
+    keeps_all: bool,
+    reports: Reports,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// Replaced when it cannot be used any longer.
+    producer: Option<Arc<Producer>>,
+    /// Producers so far.
+    count: u32,
+    /// The largest batch of several rows, in bytes.
+    batch_size: u64,
 }
 
 /// What connecting does about a topic that does not exist.
@@ -88,7 +112,9 @@ impl KafkaSink {
     /// When an option cannot be used.
     pub fn new(options: Options, inherited: &Inherited) -> Result<Self, Fault> {
         let config = config::producer(&options, inherited)?;
-        Ok(Self { options, config, if_missing: IfMissing::Refuse, limit: OnceLock::new(), producer: Mutex::new(None) })
+        let state = Mutex::new(State { producer: None, count: 0, batch_size: config::batch_size(&config) });
+        let (if_missing, reports) = (IfMissing::Refuse, Reports::default());
+        Ok(Self { options, config, if_missing, keeps_all: false, reports, state })
     }
 
     /// Creates the topic on connecting when it does not exist, with the cluster's default partitions and replicas.
@@ -105,6 +131,20 @@ impl KafkaSink {
         self
     }
 
+    /// Refuses a topic that is compacted, where a record deletes older ones of its key.
+    #[must_use]
+    pub fn keeping_every_record(mut self) -> Self {
+        self.keeps_all = true;
+        self
+    }
+
+    /// Counts rows that are acknowledged after their call was given up.
+    #[must_use]
+    pub fn counting_late(mut self, late: Arc<Counter>) -> Self {
+        self.reports.counting_late(late);
+        self
+    }
+
     async fn probe(&self) -> Result<(), CallError> {
         let producer = self.producer().map_err(CallError::Fatal)?;
         let brokers = config::brokers(&self.config).to_owned();
@@ -113,21 +153,95 @@ impl KafkaSink {
             .map_err(|error| CallError::Unknown(Fault::host("the Kafka cluster was not asked").because(error)))?
     }
 
-    fn slot(&self) -> std::sync::MutexGuard<'_, Option<Arc<Producer>>> {
-        self.producer.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        // The state is whole after every step.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The producer in use; a new one when the last could not go on.
+    /// The producer in use; a new one when the last could not go on. Needs a runtime around it.
     fn producer(&self) -> Result<Arc<Producer>, Fault> {
-        let mut slot = self.slot();
-        if let Some(producer) = slot.as_ref().filter(|producer| producer.is_usable()) {
-            return Ok(Arc::clone(producer));
+        let mut state = self.state();
+        if let Some(producer) = &state.producer {
+            if producer.is_usable() {
+                return Ok(Arc::clone(producer));
+            }
+            producer.retire(true);
         }
-        let limit = self.limit.get().copied();
-        let config = limit.map_or_else(|| self.config.clone(), |limit| config::within(&self.config, limit));
-        let producer = Arc::new(Producer::new(&config, &self.options.topic, limit.is_some())?);
-        *slot = Some(Arc::clone(&producer));
+        state.count = state.count.wrapping_add(1);
+        let (topic, number, batch_size) = (&self.options.topic, state.count, state.batch_size);
+        let producer = Arc::new(Producer::new(&self.config, topic, number, batch_size, &self.reports)?);
+        state.producer = Some(Arc::clone(&producer));
         Ok(producer)
+    }
+
+    /// Makes batches smaller than those of this producer. One that is too large is refused as a whole, so that its rows go
+    /// again.
+    fn shrink_batches(&self, than: &Producer) {
+        let mut state = self.state();
+        // Several calls may have found out at the same time.
+        if state.batch_size >= than.batch_size() {
+            state.batch_size = (than.batch_size() / 2).max(1);
+            tracing::info!(
+                topic = self.options.topic,
+                bytes = state.batch_size,
+                "the topic takes smaller batches only"
+            );
+            if let Some(producer) = state.producer.take() {
+                producer.retire(false);
+            }
+        }
+    }
+
+    /// What the topic is like, and what follows from it.
+    async fn describe(&self) -> Result<(), CallError> {
+        let topic = &self.options.topic;
+        let Some(found) = config::describe(&self.config, topic, DESCRIBE_TIMEOUT).await else { return Ok(()) };
+        if self.keeps_all && found.compacted {
+            let fault = Fault::config(format!(
+                "topic `{topic}` is compacted: it takes no record without a key, and a record deletes older ones of its key"
+            ));
+            return Err(CallError::Fatal(fault.hint(format!("set `cleanup.policy=delete` for `{topic}`"))));
+        }
+        if let Some(batch_size) = found.batch_size {
+            // Of a larger one the broker would refuse the rows that fit together with one that does not.
+            let mut state = self.state();
+            if batch_size < state.batch_size {
+                state.batch_size = batch_size;
+                if let Some(producer) = state.producer.take() {
+                    producer.retire(false);
+                }
+            }
+        }
+        self.producer().map_err(CallError::Fatal)?;
+        Ok(())
+    }
+
+    /// Writes every row. Rows that are too large together are sent again in smaller batches, rows of which some is refused in
+    /// parts, until each has its outcome.
+    async fn write(&self, batch: &Batch) -> Result<Outcome, CallError> {
+        let mut outcome = Outcome::default();
+        let until = tokio::time::Instant::now() + ISOLATION_LIMIT;
+        let mut parts: Vec<Vec<u32>> = vec![(0..u32::try_from(batch.len()).unwrap_or(u32::MAX)).collect()];
+        // The first part is the last of the list, so that rows are sent in order.
+        while let Some(rows) = parts.pop() {
+            if tokio::time::Instant::now() >= until {
+                outcome.leave(&rows);
+                continue;
+            }
+            let producer = self.producer().map_err(CallError::Unavailable)?;
+            let Some(written) = Arc::clone(&producer).write(batch, &rows).await else {
+                let fault = producer::cannot_write(&self.options.topic);
+                return Err(CallError::Unknown(fault.because("the producer ended before it had reported")));
+            };
+            let open = outcome.add(written, batch, producer.batch_size());
+            if !open.together.is_empty() {
+                self.shrink_batches(&producer);
+                parts.push(open.together);
+            }
+            let (first, second) = open.suspects.split_at(open.suspects.len() / 2);
+            parts.extend([second, first].into_iter().filter(|part| !part.is_empty()).map(<[u32]>::to_vec));
+        }
+        Ok(outcome)
     }
 }
 
@@ -156,29 +270,36 @@ impl Sink for KafkaSink {
             }
         }
         probed?;
-        if let Some(limit) = config::limit(&self.config, &self.options.topic, LIMIT_TIMEOUT).await {
-            // Batches of that size: of a larger one the broker would refuse the rows that fit together with one that does not.
-            let _ = self.limit.set(limit);
-            self.close().await.map_err(CallError::Unknown)?;
-            self.producer().map_err(CallError::Fatal)?;
-        }
-        Ok(())
+        self.describe().await
     }
 
     async fn deliver(&self, batch: &Arc<Batch>) -> Answer {
         // S78: a sink that was never connected writes nothing.
-        if self.slot().is_none() {
+        if self.state().producer.is_none() {
             return Err(CallError::Fatal(Fault::host(format!("`{}` is not connected", self.options.topic))));
         }
-        let producer = self.producer().map_err(CallError::Unknown)?;
-        producer.deliver(batch).await
+        // S76a: what an earlier call of the same partition left under way would land behind newer rows.
+        self.reports.given_up_settled(Some(&batch.source)).await;
+        let answer = self.write(batch).await?.answer(&self.options.topic);
+        if let Err(answer::Stop::Missing(code)) = answer {
+            // A broker that has just started may not know all topics yet.
+            return match self.probe().await {
+                Ok(()) => Err(CallError::Unavailable(producer::cannot_write(&self.options.topic).because(code))),
+                Err(error) => Err(error),
+            };
+        }
+        answer.map_err(Into::into)
     }
 
     async fn close(&self) -> Result<(), Fault> {
-        let producer = self.slot().take();
-        // Ending the producer joins its thread.
-        tokio::task::spawn_blocking(move || drop(producer))
-            .await
-            .map_err(|error| Fault::host("the Kafka producer did not end cleanly").because(error))
+        if let Some(producer) = self.state().producer.take() {
+            producer.retire(true);
+        }
+        let settled = tokio::time::timeout(CLOSE_LIMIT, self.reports.given_up_settled(None)).await;
+        settled.map_err(|_| {
+            let limit = CLOSE_LIMIT.as_secs();
+            Fault::destination(format!("topic `{}` has not acknowledged within {limit} s", self.options.topic))
+                .because("whether rows of calls that were given up were written is unknown")
+        })
     }
 }

@@ -25,9 +25,14 @@
 //! | The collection's name is missing, holds `$` or a NUL character, begins with `system.`, is too long | reject |
 //! | A field of the key is missing, null, an object or an array | reject |
 //! | A unique index has the value already, another document has the `_id`, a validator refuses it, any other refusal of the one document | reject |
-//! | The user may not write to the collection | reject |
-//! | No primary, shutting down, interrupted, overloaded, out of space, too few replicas for the write concern | away |
-//! | Unreachable, connection lost, no answer in time, login refused | away |
+//! | The collection takes no documents, such as a view, or the user may not write to it and the row named it | reject for the rows of this collection |
+//! | The user may not write to the configured collection | the call is unavailable: the privilege is for the operator to give back |
+//! | An internal error, one without a cause, too little memory for the command (1, 8, 65, 77, 96, 125, 146, 208, 245, 301, 409) | retry where other rows of the call were written, else unknown: asked again in parts |
+//! | The connection broke off, and the server can be reached | unknown |
+//! | No primary, shutting down, interrupted, overloaded, locked, being migrated, out of space, not confirmed by enough replicas, over its quota | the call is unavailable |
+//! | The server names one document with a code of these | unavailable; the others are written |
+//! | Not to be reached, login refused | the call is unavailable |
+//! | No answer within 20 seconds, or the server itself ran out of time (50, 202, 262, 290) | the call timed out: smaller ones follow |
 
 use std::fmt;
 use std::sync::Arc;
@@ -41,6 +46,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::sync::RwLock;
 
+use super::suspects::Suspects;
 use super::tls::Tls;
 use super::{Description, OnTombstone, Sink, json};
 use crate::model::{Answer, Batch, CallError, Failure, Fault, Record, TopicPartition};
@@ -49,6 +55,7 @@ mod address;
 mod document;
 mod identity;
 mod insert;
+mod outcome;
 mod refusal;
 mod replace;
 
@@ -102,6 +109,7 @@ pub struct MongoSink {
     key: Vec<String>,
     on_tombstone: OnTombstone,
     client: RwLock<Option<Client>>,
+    suspects: Suspects,
 }
 
 impl fmt::Debug for MongoSink {
@@ -137,6 +145,7 @@ impl MongoSink {
             key: options.key.clone(),
             on_tombstone: options.on_tombstone,
             client: RwLock::default(),
+            suspects: Suspects::default(),
         })
     }
 
@@ -178,9 +187,7 @@ impl MongoSink {
         let client = Client::with_options(options).map_err(|error| CallError::Fatal(self.address.unusable(&error)))?;
         let database = client.database(self.address.database());
         let asked = async {
-            let mut ping = Document::new();
-            ping.insert("ping", 1);
-            database.run_command(ping).await?;
+            ping(&database).await?;
             // A ping needs no login; listing what one may see needs any.
             match database.list_collection_names().authorized_collections(true).await {
                 Err(error) if refusal::code(&error) == Some(UNAUTHORIZED) => Err(error),
@@ -191,7 +198,7 @@ impl MongoSink {
             client.shutdown().immediate(true).await;
             return Err(match &*error.kind {
                 ErrorKind::InvalidTlsConfig { .. } => CallError::Fatal(self.address.unusable(&error)),
-                _ => CallError::Unavailable(self.address.away("cannot be reached", &error)),
+                _ => CallError::Unavailable(self.address.unavailable("cannot be reached", &error)),
             });
         }
         self.warn_of_races(&database).await;
@@ -239,6 +246,13 @@ impl MongoSink {
     }
 }
 
+/// Asks for any answer.
+async fn ping(database: &Database) -> Result<(), Error> {
+    let mut ping = Document::new();
+    ping.insert("ping", 1);
+    database.run_command(ping).await.map(drop)
+}
+
 #[async_trait]
 impl Sink for MongoSink {
     fn description(&self) -> Description {
@@ -264,13 +278,24 @@ impl Sink for MongoSink {
         let (inserts, keyed, mut failures) = self.sort(batch);
         let database = client.database(self.address.database());
         let written = async {
-            failures.extend(insert::all(&self.address, &database, inserts).await?);
-            failures.extend(replace::all(&self.address, &database, keyed).await?);
-            failures.sort_by_key(|failure| failure.index);
-            Ok(failures)
+            let mut outcome = insert::all(&self.address, &database, inserts).await?;
+            outcome.join(replace::all(&self.address, &database, keyed).await?);
+            outcome.failures.append(&mut failures);
+            outcome.answer(|row, written| self.suspects.is_to_blame(batch, row as usize, written))
+        };
+        let written = async {
+            match written.await {
+                // A server that is gone says nothing about the rows.
+                Err(CallError::Unknown(fault)) if ping(&database).await.is_err() => Err(CallError::Unavailable(fault)),
+                answer => answer,
+            }
         };
         let written = tokio::time::timeout(CALL_PATIENCE, written).await;
-        written.unwrap_or_else(|_| Err(CallError::Unavailable(self.address.silent(CALL_PATIENCE))))
+        written.unwrap_or_else(|_| Err(CallError::Timeout(self.address.silent(CALL_PATIENCE))))
+    }
+
+    async fn discard(&self, source: &TopicPartition) {
+        self.suspects.forget(source);
     }
 
     async fn close(&self) -> Result<(), Fault> {

@@ -18,15 +18,25 @@
 //! | A tombstone is to be deleted and the record's key does not give the key columns | reject |
 //! | An object or array for a column whose type takes none | reject |
 //! | A field is named like the column of `upsert.guard`, or that column is missing or no `bigint` | reject |
-//! | The server refuses the row: its value, a constraint, a trigger, a privilege (SQLSTATE 22, 23, 42, 54, P0 and others) | reject |
-//! | Serialization failure, deadlock, lock timeout, six times in a row (40001, 40P01, 55P03) | retry |
-//! | Statement timeout, cancelled, internal error of the server (57014, 55, XX) | retry |
-//! | The connection breaks while the transaction is being committed, without `key` | retry |
-//! | The same with `key` | away |
-//! | Not to be reached, login refused, shutting down, out of connections, memory or disk, read-only (08, 28, 53, 57P, 58, 25006, 3D000) | away |
-//! | No connection of the pool becomes free for 10 seconds | away |
+//! | The server refuses the row: its value, a constraint, row-level security, a trigger, a limit (SQLSTATE 22, 23, 42, 54, P0 and all that are not below) | reject |
+//! | It refuses the statement whatever the rows are: a column's privilege, a view, a publication without replica identity (42, 55, 0A) | reject for the rows of this table |
+//! | The user may not write to the configured table (42501) | unavailable: the privilege was taken away, and is for the operator to give back. For another table, which the row chose, reject |
+//! | The row fails in a way that the server did not expect, such as with a damaged index, or with a text that an extension's type cannot read (XX, HV) | retry where other rows of the call were written, else unknown |
+//! | The row or its table is locked (55P03, 55006) | unavailable; the call's other rows are written |
+//! | The table's disk is full or a file of it cannot be read; the server behind a foreign table cannot be reached (53100, 58, 08, HV00N, HV00L, HV00M, HV001) | unavailable; the rows of other tables are written |
+//! | Serialization failure or deadlock, six times in a row (40001, 40P01) | the call is unavailable |
+//! | Statement timeout, transaction timeout, cancelled (57014, 25P04) | the call timed out: smaller ones follow |
+//! | Out of memory or temporary space, any other end of the transaction (53200, 53400, 40, 72, 3B, 25P01, 25P02), an answer that is not understood | unknown: asked again in parts |
+//! | The connection breaks while the transaction is being committed, without `key` | unknown: written again, perhaps twice |
+//! | The same with `key` | the call is unavailable |
+//! | Not to be reached, login refused, shutting down, out of connections, read-only as after a failover, database gone, prepared statement lost (28, 53, 57, F0, 25006, 25P03, 26000, 3D000, 42P05) | the call is unavailable, and its connection is closed |
+//! | No connection of the pool becomes free for 10 seconds | the call is unavailable |
 //!
-//! With `key` the sink is idempotent. Without it, a crash between write and commit writes rows twice.
+//! Which row or table is the cause the sink finds out with savepoints, in the same transaction that writes the others. A lock is waited
+//! for no longer than 5 seconds, or as long as `lock_timeout` of the role or of the address says, and from the first one that was
+//! waited for in vain no longer than 100 ms each. The setting is the transaction's own, so that it works behind a connection pooler.
+//!
+//! With `key` the sink is idempotent. Without it, a crash between write and commit writes rows twice, and so may an unknown outcome.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -39,26 +49,28 @@ use serde::Deserialize;
 use sqlx::postgres::PgPool;
 use sqlx::{Connection as _, PgConnection};
 
+use super::suspects::Suspects;
 use super::tls::Tls;
 use super::{Description, OnTombstone, Query, Sink};
-use crate::model::{Answer, Batch, CallError, Fault, TopicPartition};
+use crate::model::{Answer, Batch, CallError, FailureKind, Fault, TopicPartition};
 
 mod connect;
 mod dsn;
+mod isolate;
 mod name;
 mod plan;
 mod query;
 mod rows;
 mod session;
+mod sqlstate;
 mod table;
-mod trouble;
 mod write;
 
 use dsn::Address;
 use plan::{Found, plain};
 use session::Session;
+use sqlstate::Class;
 use table::Known;
-use trouble::Trouble;
 use write::{First, Writer};
 
 /// Most rows wished for in one call.
@@ -130,6 +142,7 @@ pub struct PostgresSink {
     /// `None` until connected.
     pool: Mutex<Option<PgPool>>,
     known: Known,
+    suspects: Suspects,
 }
 
 impl fmt::Debug for PostgresSink {
@@ -163,7 +176,14 @@ impl PostgresSink {
         guard_is_usable(&place, options)?;
         let address = Address::new(&place, options)?;
         let (name, options) = (name.to_owned(), options.clone());
-        Ok(Self { name, options, address, pool: Mutex::default(), known: Known::default() })
+        Ok(Self {
+            name,
+            options,
+            address,
+            pool: Mutex::default(),
+            known: Known::default(),
+            suspects: Suspects::default(),
+        })
     }
 
     fn option(&self, option: &str) -> String {
@@ -176,7 +196,8 @@ impl PostgresSink {
 
     fn writer(&self) -> Writer<'_> {
         let idempotent = !self.options.key.is_empty();
-        Writer { name: &self.name, shown: &self.address.shown, user: self.user(), idempotent }
+        let table = name::table(&self.options.table, self.options.qualified_tables).unwrap_or_default();
+        Writer { name: &self.name, shown: &self.address.shown, user: self.user(), table, idempotent }
     }
 
     fn pool(&self) -> Option<PgPool> {
@@ -199,7 +220,7 @@ impl PostgresSink {
             }
             Err(error) => error,
         };
-        Err(self.writer().away(&error))
+        Err(self.writer().unavailable(&error))
     }
 
     /// The tables of the rows. With `anew` the catalog is asked for those too that are known.
@@ -221,19 +242,29 @@ impl PostgresSink {
             let found = match table::look_up(session, &row.table, &self.options.key).await {
                 Ok(Some(table)) => Ok(Arc::new(table)),
                 Ok(None) => Err(format!("there is no table `{}`", plain(&row.table))),
-                Err(error) => match trouble::judge(&error) {
-                    Trouble::Away => return Err(self.writer().away(&error)),
-                    Trouble::Permanent => {
-                        let words = trouble::words(&error, self.user());
+                Err(error) => match sqlstate::classify(&error) {
+                    Class::Rows(FailureKind::Reject) => {
+                        let words = sqlstate::words(&error, self.user());
                         Err(format!("table `{}` cannot be looked at: {words}", plain(&row.table)))
                     }
-                    _ => return Err(CallError::Unknown(self.writer().fault("could not look up a table", &error))),
+                    class => return Err(self.not_looked_up(class, &error)),
                 },
             };
             self.known.set(&row.table, found.as_ref().ok());
             tables.insert(row.table.clone(), found);
         }
         Ok(tables)
+    }
+
+    fn not_looked_up(&self, class: Class, error: &sqlx::Error) -> CallError {
+        let fault = self.writer().fault("could not look up a table", error);
+        match class {
+            Class::Unavailable | Class::Contention | Class::Rows(FailureKind::Unavailable) => {
+                CallError::Unavailable(fault)
+            }
+            Class::Timeout => CallError::Timeout(fault),
+            Class::Unknown | Class::Rows(_) => CallError::Unknown(fault),
+        }
     }
 }
 
@@ -298,6 +329,7 @@ impl Sink for PostgresSink {
         let mut session = self.session(&pool).await?;
         let writer = self.writer();
         let mut tables = self.tables(&mut session, &rows, false).await?;
+        let is_to_blame = |row: u32, written| self.suspects.is_to_blame(batch, row as usize, written);
         let mut anew = false;
         loop {
             let (statements, refused) = plan::plan(&rows, &tables, &self.options);
@@ -318,7 +350,7 @@ impl Sink for PostgresSink {
             let unwritten = match writer.all_at_once(&mut session, &statements).await {
                 First::Written => Vec::new(),
                 First::Answered(answer) => answer?,
-                First::Refused => {
+                First::Refused { locked } => {
                     if !anew {
                         anew = true;
                         let current = self.tables(&mut session, &rows, true).await?;
@@ -327,7 +359,7 @@ impl Sink for PostgresSink {
                             continue;
                         }
                     }
-                    writer.isolating(&mut session, &statements).await?
+                    writer.isolating(&mut session, &statements, locked, &is_to_blame).await?
                 }
             };
             failures.extend(refused);
@@ -335,6 +367,10 @@ impl Sink for PostgresSink {
             failures.sort_by_key(|failure| failure.index);
             return Ok(failures);
         }
+    }
+
+    async fn discard(&self, source: &TopicPartition) {
+        self.suspects.forget(source);
     }
 
     async fn close(&self) -> Result<(), Fault> {

@@ -10,10 +10,20 @@
 //! | The value is not UTF-8 or not one JSON document; it is null and `on_tombstone` is `reject` | reject |
 //! | The key is null; the time to live is 0 | reject |
 //! | Key or value is larger than the server's `proto-max-bulk-len`, 512 MiB unless set otherwise; the server hangs up three times on a row of more than 1 MiB | reject |
-//! | The user may not write this key (`NOPERM`), anything else that the server says of a command | reject |
-//! | Out of memory, saving to disk failed, read-only replica, still loading, a script that does not end, too few replicas, login wanted | away |
-//! | Unreachable, connection lost, no answer in time, login refused, too many clients, database number unknown | away |
+//! | The user may not write this key (`NOPERM`), anything else that the server says of a command (`ERR`, `WRONGTYPE`, `CROSSSLOT`) | reject |
+//! | The user may not run the command with any key (`NOPERM`), the command is unknown | unavailable: it is for the operator to allow |
+//! | Out of memory, a script that does not end, too few replicas (`OOM`, `BUSY`, `UNKILLABLE`, `NOREPLICAS`, `TRYAGAIN`) | unavailable |
+//! | Read-only replica, still loading, saving to disk failed, no master, login wanted (`READONLY`, `LOADING`, `MISCONF`, `MASTERDOWN`, `CLUSTERDOWN`, `NOAUTH`, `WRONGPASS`) | unavailable, and the next call makes a new connection: the server may have been replaced |
+//! | A proxy does not reach the server (`upstream failure`, `no upstream host`, `ERR Connection refused` and the like), too many clients, a service's quota | unavailable |
+//! | Unreachable, login refused, database number unknown | the call is unavailable |
+//! | No answer within 20 seconds | the call timed out: smaller ones follow |
+//! | The server takes a new connection and hangs up again, three times on the same rows | unknown: asked again in parts |
+//! | Any other answer | retry where other rows of the call were written, else unknown |
 //! | The server belongs to a cluster and sends us elsewhere (`MOVED`, `ASK`) | the run stops |
+//!
+//! A connection that the server ends is made anew, and the rows are sent again on it. A connection that is given up while its
+//! commands may still wait inside the server is ended there by `CLIENT KILL`. Behind a proxy that hangs up on `CLIENT` the sink
+//! works without it; there a call that was given up may still be carried out after later ones.
 
 use std::sync::Arc;
 
@@ -22,9 +32,10 @@ use redis::{Cmd, Pipeline, Value};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::suspects::Suspects;
 use super::tls::Tls;
 use super::{Description, OnTombstone, Sink, TOO_LARGE, json};
-use crate::model::{Answer, Batch, CallError, Failure, Fault, Record};
+use crate::model::{Answer, Batch, CallError, Failure, Fault, Record, TopicPartition};
 
 mod link;
 mod reply;
@@ -41,7 +52,8 @@ const MAX_BULK: usize = 512 << 20;
 /// hangs up, so a row that may be too large travels alone: then the error is its own.
 const ALWAYS_TAKEN: usize = 1 << 20;
 /// That error is seldom seen, since it is lost when the server ends the connection with the rest of the row unread. A server
-/// that can be reached each time and hangs up this often on one large row is not going to take it.
+/// that can be reached each time and hangs up this often on one large row is not going to take it. On several rows, one of them
+/// may be the cause.
 const HANG_UPS: u32 = 3;
 
 /// One Redis database to write to.
@@ -77,6 +89,7 @@ pub struct RedisSink {
     ttl_seconds: Option<u32>,
     on_tombstone: OnTombstone,
     link: Link,
+    suspects: Suspects,
 }
 
 impl RedisSink {
@@ -95,22 +108,24 @@ impl RedisSink {
             ttl_seconds: options.ttl_seconds,
             on_tombstone: options.on_tombstone,
             link: Link::new(&place, options)?,
+            suspects: Suspects::default(),
         })
     }
 
-    /// The answers to the commands; `None` where the server does not take the only one, which is large.
+    /// The answers to the commands; `None` where the server does not take the only one, which is large. A connection that the
+    /// server has ended is no reason to fail: the commands are sent again on a new one, since twice is as once.
     async fn send(&self, group: &Group) -> Result<Option<Vec<Value>>, CallError> {
         let mut hang_ups = 0;
         loop {
             match self.link.send(&group.pipeline, group.rows.len()).await {
                 Ok(values) => return Ok(Some(values)),
-                Err(Lost::HungUp(_)) if group.large => {
+                Err(lost @ (Lost::Unavailable(_) | Lost::Late(_))) => return Err(lost.into()),
+                Err(lost) => {
                     hang_ups += 1;
                     if hang_ups == HANG_UPS {
-                        return Ok(None);
+                        return if group.large { Ok(None) } else { Err(lost.into()) };
                     }
                 }
-                Err(lost) => return Err(lost.into()),
             }
         }
     }
@@ -211,12 +226,14 @@ impl Sink for RedisSink {
                 Err(reason) => failures.push(Failure::reject(index, reason)),
             }
         }
+        let (mut refused, mut written) = (Vec::new(), false);
         for group in groups.groups {
             match self.send(&group).await? {
                 Some(values) => {
                     for (row, value) in group.rows.into_iter().zip(values) {
-                        if let Value::ServerError(error) = value {
-                            failures.push(reply::failure(row, &error, self.link.place())?);
+                        match value {
+                            Value::ServerError(error) => refused.push((row, error)),
+                            _ => written = true,
                         }
                     }
                 }
@@ -226,8 +243,14 @@ impl Sink for RedisSink {
                 }
             }
         }
+        let is_to_blame = |row: u32| self.suspects.is_to_blame(batch, row as usize, written);
+        failures.extend(reply::failures(&refused, is_to_blame, self.link.place())?);
         failures.sort_by_key(|failure| failure.index);
         Ok(failures)
+    }
+
+    async fn discard(&self, source: &TopicPartition) {
+        self.suspects.forget(source);
     }
 
     async fn close(&self) -> Result<(), Fault> {
@@ -241,7 +264,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
 
     use super::*;
-    use crate::model::{Owner, TopicPartition};
+    use crate::model::Owner;
 
     fn options() -> Options {
         serde_json::from_str("{}").unwrap()

@@ -54,13 +54,15 @@ impl Fault {
         Self::Backpressure(u64::try_from(pause.as_millis()).unwrap_or(u64::MAX))
     }
 
-    /// The destination cannot be used for now, whatever the rows are: not reachable, out of space, overloaded, locked. The host
-    /// waits and asks again, without end; no attempt is counted, and no row goes to the dead letter queue because of it.
+    /// The destination cannot be used for now, whatever the rows are: not reachable, out of space, overloaded, locked.
+    /// The host waits and asks again, without end; no attempt is counted, and no row goes to the dead letter queue
+    /// because of it.
     pub fn unavailable(reason: impl Display) -> Self {
         Self::Unavailable(reason.to_string())
     }
 
-    /// At least one row of the call is refused for good, and which one is not known: the host asks again in halves until it is.
+    /// At least one row of the call is refused for good, and which one is not known: the host asks again in halves
+    /// until it is.
     pub fn reject(reason: impl Display) -> Self {
         Self::Reject(reason.to_string())
     }

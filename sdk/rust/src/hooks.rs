@@ -14,7 +14,8 @@ pub trait ReadyHook: Collector {
     fn ready(&mut self) -> Result<(), Fault>;
 }
 
-/// Yields payloads for a window as a whole. Exported with [`export_collector!`](crate::export_collector) as `hooks(window)`.
+/// Yields payloads for a window as a whole. Exported with [`export_collector!`](crate::export_collector) as
+/// `hooks(window)`.
 pub trait WindowHook: Collector {
     /// Once per window, after `collect` saw every record of it. What is added counts as coming from its last record.
     /// Where a window begins and ends differs between replays.
@@ -28,8 +29,8 @@ pub trait WindowHook: Collector {
 /// Decides what happens to payloads that a sink did not take. Exported with
 /// [`export_collector!`](crate::export_collector) as `hooks(delivery)`.
 pub trait DeliveryHook: Collector {
-    /// What to do with them. Where the hook has no opinion, [`DeliveryAction::Default`] leaves it to the host: the sink's
-    /// `on_error`, or what it does without that.
+    /// What to do with them. Where the hook has no opinion, [`DeliveryAction::Default`] leaves it to the host: the
+    /// sink's `on_error`, or what it does without that.
     fn delivery_error(&mut self, error: &DeliveryError) -> DeliveryAction;
 }
 

@@ -1,7 +1,7 @@
 //! Write collectors and sinks for Tidegate in Rust.
 //!
-//! A plugin is a library of crate type `cdylib`, built with `cargo build --target wasm32-wasip2 --release`. It needs this crate and
-//! `serde`, nothing else.
+//! A plugin is a library of crate type `cdylib`, built with `cargo build --target wasm32-wasip2 --release`. It needs
+//! this crate and `serde`, nothing else.
 //!
 //! # A collector
 //! turns records into payloads. It is asked for one record after the other; what it adds to `out` is delivered, and
@@ -93,13 +93,13 @@
 //!   replaced at any moment: state in memory is a cache, never the only copy.
 //! - Records may come again after a fault: delivery is at least once. `(topic, partition, offset, ordinal)` names a row
 //!   for good.
-//! - A row that is named in an answer is the only one that failed. [`Failure::reject`] sends it to the dead letter queue,
+//! - Rows that an answer names failed, all others did not. [`Failure::reject`] sends a row to the dead letter queue,
 //!   [`Failure::retry`] asks for it again first.
-//! - A [`Fault`] is of the whole call, and says nothing of a single row. After [`Fault::wait`] and [`Fault::unavailable`] the host waits and
-//!   asks again, without end, and no row goes to the dead letter queue. After [`Fault::reject`] it asks in halves until it knows which
-//!   rows are refused. After [`Fault::fatal`] it stops.
-//! - A panic, a call that outlives its deadline and memory beyond the limit end the instance. The host repeats the call in halves
-//!   on new ones: a row on which it happens alone goes to the dead letter queue, if other rows pass. The
+//! - A [`Fault`] is of the whole call, and says nothing of a single row. After [`Fault::wait`] and
+//!   [`Fault::unavailable`] the host waits and asks again, without end, and no row goes to the dead letter queue. After
+//!   [`Fault::reject`] it asks in halves until it knows which rows are refused. After [`Fault::fatal`] it stops.
+//! - A panic, a call that outlives its deadline and memory beyond the limit end the instance. The host repeats the call
+//!   in halves on new ones: a row on which it happens alone goes to the dead letter queue, if other rows pass. The
 //!   panic's text and place stand in that dead letter.
 //! - What is printed goes to the host's log. Files, environment and network are there only as far as they were granted.
 

@@ -10,6 +10,8 @@
   fail/CODE/TIMES                  CODE for the first TIMES requests of TEST, then 200
   retry-after/CODE/TIMES/SECONDS   the same, with a Retry-After
   poison/TEXT                      400 when the body contains TEXT, else 200
+  poison-with/CODE/TEXT            CODE when it does; with 0, nothing until the client leaves
+  once                             200 for a connection's first request; at its second it is closed without an answer
   reset                            the connection is reset without an answer
   hang                             nothing, until the client leaves
   slow/MS                          200 after MS milliseconds
@@ -48,6 +50,8 @@ class Exchange(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     # Head and body are written one after the other: without this the second waits for the client's acknowledgement.
     disable_nagle_algorithm = True
+    # An exchange lives as long as its connection.
+    used = False
 
     def __getattr__(self, name):
         """Every method is served alike."""
@@ -114,13 +118,20 @@ class Exchange(BaseHTTPRequestHandler):
                 return self.answer(int(code), headers=[("Retry-After", seconds)])
             case "poison", [text]:
                 return self.answer(400 if text.encode() in body else 200)
+            case "poison-with", ["0", text] if text.encode() in body:
+                return self.hang()
+            case "poison-with", [code, text]:
+                return self.answer(int(code) if text.encode() in body else 200)
+            case "once", []:
+                if self.used:
+                    self.close_connection = True
+                    return False
+                self.used = True
+                return self.answer(200)
             case "reset", []:
                 return self.reset()
             case "hang", []:
-                while self.connection.recv(1024):
-                    pass
-                self.close_connection = True
-                return False
+                return self.hang()
             case "slow", [milliseconds]:
                 time.sleep(int(milliseconds) / 1000)
                 return self.answer(200)
@@ -138,6 +149,12 @@ class Exchange(BaseHTTPRequestHandler):
         if not bare and self.command != "HEAD":
             self.wfile.write(body)
         return True
+
+    def hang(self):
+        while self.connection.recv(1024):
+            pass
+        self.close_connection = True
+        return False
 
     def drip(self):
         self.send_response(200)

@@ -7,7 +7,7 @@ use super::super::render::letters;
 use super::{Exit, topic};
 use crate::config::Loaded;
 use crate::model::{Batch, Offset, TopicPartition};
-use crate::pipeline::dlq::open;
+use crate::pipeline::dlq::{Omitted, open};
 use crate::pipeline::replay::Filter;
 use crate::source::kafka::{Begin, scan};
 
@@ -40,6 +40,8 @@ pub struct Listed {
     pub first_failed_at: i64,
     /// Why, cut to some length.
     pub error: String,
+    /// What the letter had to leave out.
+    pub omitted: Omitted,
 }
 
 /// What a list holds.
@@ -80,6 +82,7 @@ impl Newest {
                     replays: letter.replays,
                     first_failed_at: letter.first_failed_at.unwrap_or(letter.failed_at),
                     error: letter.error.chars().take(ERROR_CHARS).collect(),
+                    omitted: opened.omitted,
                 };
                 self.matching += 1;
                 (letter.failed_at, Ok(listed))

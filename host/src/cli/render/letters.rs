@@ -10,7 +10,7 @@ use super::live::grouped;
 use super::{err, escape, json as print_json, out};
 use crate::cli::dlq::{Entry, List, Listed, Replayed, Shown};
 use crate::cli::moment::Moment;
-use crate::pipeline::dlq::{Content, Opened};
+use crate::pipeline::dlq::{Content, Omitted, Opened};
 
 /// Most characters of an error in a list.
 const ERROR_WIDTH: usize = 100;
@@ -53,8 +53,12 @@ fn table(entries: &[Entry]) -> String {
     let rows = entries.iter().map(|entry| {
         let at = Moment(entry.failed_at).to_string();
         match &entry.listed {
-            Ok(Listed { record, sink, attempts, replays, error, .. }) => {
-                [escape(record), escape(sink), at, attempts.to_string(), replays.to_string(), line(error)]
+            Ok(Listed { record, sink, attempts, replays, error, omitted, .. }) => {
+                let error = match omitted.names().as_slice() {
+                    [] => line(error),
+                    names => format!("[without {}] {}", names.join(", "), line(error)),
+                };
+                [escape(record), escape(sink), at, attempts.to_string(), replays.to_string(), error]
             }
             Err(why) => [escape(&entry.letter), "unreadable".into(), at, "-".into(), "-".into(), line(why)],
         }
@@ -84,6 +88,7 @@ fn list_value(list: &List) -> Value {
                 "attempts": listed.attempts,
                 "replays": listed.replays,
                 "error": listed.error,
+                "omitted": listed.omitted.names(),
             }),
             Err(why) => json!({
                 "letter": entry.letter,
@@ -129,7 +134,7 @@ fn whole(shown: &Shown) -> String {
         let _ = writeln!(text, "{name:<8} {}", value.join("\n         "));
     };
     say("letter", &shown.letter);
-    let Opened { letter, content } = match &shown.opened {
+    let Opened { letter, content, omitted } = match &shown.opened {
         Ok(opened) => opened,
         Err(why) => {
             say("written", &Moment(shown.timestamp).to_string());
@@ -166,7 +171,10 @@ fn whole(shown: &Shown) -> String {
             Some(value) => say("value", &pretty(&text_or_base64(value))),
             None => say("value", "null"),
         },
-        Content::Omitted => say("payload", "left out: the letter would have been larger than its topic takes"),
+        Content::Omitted => {}
+    }
+    if *omitted != Omitted::default() {
+        say("omitted", &format!("{}: the letter was larger than its topic takes", omitted.names().join(", ")));
     }
     text
 }
@@ -181,7 +189,7 @@ fn put(object: &mut Value, name: &str, bytes: Option<&[u8]>) {
 }
 
 fn shown_value(shown: &Shown) -> Value {
-    let Opened { letter, content } = match &shown.opened {
+    let Opened { letter, content, omitted } = match &shown.opened {
         Ok(opened) => opened,
         Err(why) => {
             let mut value = json!({ "letter": shown.letter, "unreadable": why });
@@ -215,7 +223,10 @@ fn shown_value(shown: &Shown) -> Value {
             value["payloads"] = letter.payloads.iter().map(parsed).collect::<Vec<Value>>().into();
         }
         Content::Record => put(&mut value, "value", letter.value.as_deref()),
-        Content::Omitted => value["payload_omitted"] = true.into(),
+        Content::Omitted => {}
+    }
+    if *omitted != Omitted::default() {
+        value["omitted"] = json!(omitted.names());
     }
     value
 }
@@ -306,10 +317,13 @@ mod tests {
             replays: 0,
             first_failed_at: 0,
             error: error.into(),
+            omitted: Omitted::default(),
         };
         let entry = |listed| Entry { letter: "orders_dlq[0]@7".into(), failed_at: 1_700_000_000_250, listed };
+        let omitted = Omitted { payload: true, key: true, headers: false };
         let entries = [
             entry(Ok(listed("no\u{1b}[2J\n  column"))),
+            entry(Ok(Listed { omitted, ..listed("too long") })),
             entry(Err("it has no value".into())),
             entry(Ok(listed(&"x".repeat(200)))),
         ];
@@ -317,6 +331,7 @@ mod tests {
         insta::assert_snapshot!(table(&entries).replace(&long, "[cut]"), @r"
         record           sink           failed at                attempts  replays  error
         orders[3]@1042   postgres/main  2023-11-14T22:13:20.25Z  4         0        no\u{1b}[2J column
+        orders[3]@1042   postgres/main  2023-11-14T22:13:20.25Z  4         0        [without payload, key] too long
         orders_dlq[0]@7  unreadable     2023-11-14T22:13:20.25Z  -         -        it has no value
         orders[3]@1042   postgres/main  2023-11-14T22:13:20.25Z  4         0        [cut]
         ");

@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{COLLECT, Collection, Dead, Stop, stop};
+use super::{COLLECT, Collection, DeadRecord, Stop, stop};
 use crate::checkpoint::Abort;
 use crate::checkpoint::bisection::Bisection;
 use crate::clock::Clock;
 use crate::model::{FailureKind, Fault};
 use crate::pipeline::policy::{Disposition, Stage, Suspicion, disposition};
-use crate::pipeline::search::Search;
+use crate::pipeline::search::{Search, Tail, TailPatience};
 
 impl<C: Clock> Collection<'_, C> {
     /// Finds the records of a call that break it alone while others pass. Where none of them passes, those behind are tried too;
@@ -24,19 +24,17 @@ impl<C: Clock> Collection<'_, C> {
         passed: bool,
         suspicion: Suspicion,
         fault: Fault,
-    ) -> Result<BTreeMap<usize, Dead>, Stop> {
+    ) -> Result<BTreeMap<usize, DeadRecord>, Stop> {
         let first = rows.partition_point(|row| call.first().is_some_and(|first| row < first));
         let rest = &rows[first..];
         let waited_before = |place: &usize| self.timed_out.contains_key(&rest[*place]);
         let known: BTreeSet<usize> = (0..call.len()).filter(waited_before).collect();
         let mut search = Search::new(Bisection::new(0..call.len()), known, passed);
-        if call.len() == 1 {
-            search.failed_alone(0, suspicion, fault.clone());
-        }
+        search.failed(suspicion, fault.clone(), self.shared.clock.now());
         let mut end = call.len();
         loop {
             self.probe_parts(rest, &mut search).await?;
-            if search.maybe_outage() == 0 && search.maybe_plugin().is_none() {
+            if search.is_answered() {
                 break;
             }
             if end < rest.len() {
@@ -52,16 +50,22 @@ impl<C: Clock> Collection<'_, C> {
                 }
                 return Err(Stop::Abort(Abort::Failure, fault.clone()));
             }
-            if search.maybe_outage() == 1 && search.any_passed() {
-                break;
+            let is_full = self.window.len() >= self.shared.settings.window.max_records;
+            match search.tail(self.shared.clock.now(), self.state.tail, is_full) {
+                Tail::Wait => self.wait_out_outage(&mut search).await,
+                Tail::Rewind(fault) => {
+                    self.state.tail.note_rewind();
+                    return Err(Stop::Abort(Abort::Destination, fault));
+                }
+                Tail::Blame => break,
             }
-            self.wait_out_outage(rest.len(), &mut search).await?;
         }
+        self.state.tail = TailPatience::default();
         let failures = search.into_failures();
         if failures.is_empty() {
             // Every part passes, so it was the size, or chance: ask about fewer, but not for ever.
             if call.len() > 1 {
-                self.size.shrink(call.len(), call.len() / 2, None);
+                self.state.size.shrink(call.len(), call.len() / 2, None);
             }
             self.restart(|_| Stop::abort(fault)).await?;
             return Ok(BTreeMap::new());
@@ -85,16 +89,12 @@ impl<C: Clock> Collection<'_, C> {
                 Disposition::WaitForDestination(fault) => self.wait_until_available(&fault).await,
                 Disposition::CollectAgain(_) => self.shared.back_off(1).await,
                 Disposition::Isolate(suspicion, fault) => {
-                    search.parts.failed();
-                    if part.len() > 1 {
-                        continue;
-                    }
-                    search.failed_alone(part.start, suspicion, fault.clone());
+                    search.failed(suspicion, fault.clone(), self.shared.clock.now());
                     if search.is_plugin_stuck() {
                         return Err(Stop::Abort(Abort::Failure, fault));
                     }
                     if search.is_outage() {
-                        self.wait_out_outage(rest.len(), search).await?;
+                        self.wait_out_outage(search).await;
                     }
                 }
                 other => return Err(stop(other)),
@@ -103,16 +103,13 @@ impl<C: Clock> Collection<'_, C> {
         Ok(())
     }
 
-    /// Several records in a row have waited alone until their time was over: what they wait for is unavailable. They are tried again
-    /// after a wait. Where all have, and the window could be larger, its records come again, so that newer ones can show which it was.
-    async fn wait_out_outage(&mut self, rows: usize, search: &mut Search) -> Result<(), Stop> {
-        let Some(fault) = search.outage().cloned() else { return Ok(()) };
-        if search.has_failed_on_all(rows) && self.window.len() < self.shared.settings.window.max_records {
-            return Err(Stop::Abort(Abort::Destination, fault));
+    /// Records have waited alone until their time was over, with none that passed after them: what they wait for counts as unavailable.
+    /// They are tried again after a wait.
+    async fn wait_out_outage(&mut self, search: &mut Search) {
+        if let Some(fault) = search.outage().cloned() {
+            self.wait_until_available(&fault).await;
         }
-        self.wait_until_available(&fault).await;
-        search.retry_unconfirmed();
-        Ok(())
+        search.retry_unconfirmed(self.shared.clock.now());
     }
 
     /// The records to dead-letter. Those that may succeed later are not given up before their attempts are used up (S80).
@@ -120,19 +117,19 @@ impl<C: Clock> Collection<'_, C> {
         &mut self,
         rest: &[usize],
         failures: BTreeMap<usize, (FailureKind, Fault)>,
-    ) -> Result<BTreeMap<usize, Dead>, Stop> {
+    ) -> Result<BTreeMap<usize, DeadRecord>, Stop> {
         let mut found = BTreeMap::new();
         let mut most = 0;
         for (place, (kind, fault)) in failures {
             let row = rest[place];
             if kind == FailureKind::Reject {
-                found.insert(row, Dead::new(fault.to_string(), 1));
+                found.insert(row, DeadRecord::new(fault.to_string(), 1));
                 continue;
             }
             let attempts = self.timed_out.entry(row).or_insert(0);
             *attempts += 1;
             if *attempts > self.shared.settings.executor.max_retries {
-                found.insert(row, Dead::new(fault.to_string(), *attempts));
+                found.insert(row, DeadRecord::new(fault.to_string(), *attempts));
             } else {
                 most = most.max(*attempts);
             }

@@ -7,7 +7,6 @@ use std::time::Duration;
 use super::{Delivery, DeliveryMode, Rows, Stop, shifted};
 use crate::clock::Clock;
 use crate::model::{Answer, CallError, Failure, Fault, SinkKind};
-use crate::pipeline::buffer_shares::buffered_bytes;
 use crate::pipeline::shared::{Shared, SinkSlot, seconds};
 use crate::pipeline::waiting::Waiting;
 
@@ -27,8 +26,7 @@ impl<C: Clock> Delivery<'_, C> {
         let unbounded = |wish: usize| if wish == 0 { usize::MAX } else { wish };
         let wishes = &self.slot.description;
         let share = self.buffer_limit().map_or(u64::MAX, |limit| self.shared.buffers.call_bytes(self.sink, limit));
-        let max_bytes = unbounded(wishes.max_bytes).min(usize::try_from(share).unwrap_or(usize::MAX));
-        rows.next_call(start, max_rows.min(unbounded(wishes.max_rows)), max_bytes)
+        rows.next_call(start, max_rows.min(unbounded(wishes.max_rows)), unbounded(wishes.max_bytes), share)
     }
 
     /// Makes one call. `Err` in the answer: nothing of it counts, and a buffering sink has discarded or is to discard.
@@ -58,14 +56,11 @@ impl<C: Clock> Delivery<'_, C> {
     async fn add(&mut self, rows: &Rows, call: Range<usize>) -> Result<Answer, Stop> {
         let part = rows.slice(call);
         let Some(segment) = part.segments().first() else { return Ok(Ok(Vec::new())) };
-        if self.is_full(segment.batch.len(), buffered_bytes(&segment.batch)) {
-            self.flush().await?;
-        }
         match self.shared.timed(self.slot, self.slot.sink.add(&segment.batch)).await {
             Ok(failures) => {
                 let failures = checked(self.slot, segment.batch.len(), failures)?;
                 self.state.buffered.accept(segment.clone(), &failures);
-                self.note_share();
+                self.note_share(self.state.buffered.guest_bytes());
                 Ok(Ok(failures))
             }
             Err(error) => Ok(Err(error)),
@@ -79,6 +74,16 @@ impl<C: Clock> Delivery<'_, C> {
         let (mut flushed, mut added) = (0, 0);
         while added < rows.len() {
             let next = self.next_batch(rows, added, self.state.call_size.max_rows());
+            let bytes = rows.guest_bytes(flushed..next.end);
+            let has_room = |limit| !self.shared.buffers.is_full_beside(self.sink, limit, self.source, bytes);
+            if added > flushed && !self.buffer_limit().is_none_or(has_room) {
+                if let Err(error) = self.flush_added(flushed..added, &mut failures).await? {
+                    return Ok(Err(error));
+                }
+                flushed = added;
+                continue;
+            }
+            self.note_share(bytes);
             let part = rows.slice(next.clone());
             let Some(segment) = part.segments().first() else { break };
             match self.shared.timed(self.slot, self.slot.sink.add(&segment.batch)).await {
@@ -97,6 +102,7 @@ impl<C: Clock> Delivery<'_, C> {
                 }
                 Err(error) => {
                     self.discard().await;
+                    self.note_share(0);
                     return Ok(Err(error));
                 }
             }
@@ -114,6 +120,13 @@ impl<C: Clock> Delivery<'_, C> {
         added: Range<usize>,
         failures: &mut Vec<Failure>,
     ) -> Result<Result<(), CallError>, Stop> {
+        self.note_share(0);
+        let refused = failures.iter().filter(|failure| added.contains(&(failure.index as usize))).count();
+        if refused == added.len() {
+            // Nothing is in the buffer; the sink's count of rows starts anew.
+            self.discard().await;
+            return Ok(Ok(()));
+        }
         match self.shared.timed(self.slot, self.slot.sink.flush(self.source)).await {
             Ok(failed) => {
                 let failed = shifted(checked(self.slot, added.len(), failed)?, added.start);

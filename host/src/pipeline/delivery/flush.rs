@@ -1,10 +1,12 @@
 //! What a buffering sink holds, and its flush (S20, S27).
 
+use std::ops::Range;
+
 use super::call::checked;
-use super::{Delivery, DeliveryMode, Failed, Step, Stop};
+use super::{Answered, Delivery, DeliveryMode, Rows, Step, Stop};
 use crate::checkpoint::Abort;
 use crate::clock::Clock;
-use crate::model::{CallError, Failure};
+use crate::model::{CallError, Failure, Fault};
 use crate::pipeline::policy::{Disposition, Stage, Suspicion, disposition};
 use crate::pipeline::waiting::Waiting;
 use crate::sink::BufferLimit;
@@ -14,14 +16,20 @@ impl<C: Clock> Delivery<'_, C> {
     ///
     /// # Errors
     /// [`Stop`] when the records have to come again or the process has to end.
-    pub fn flush(&mut self) -> Step<'_> {
-        Box::pin(async move {
-            let begun = self.shared.clock.now();
-            match self.shared.timed(self.slot, self.slot.sink.flush(self.source)).await {
-                Ok(failures) => self.flushed(failures, begun).await,
-                Err(error) => self.flush_failed(error, begun).await,
-            }
-        })
+    pub async fn flush(&mut self) -> Result<(), Stop> {
+        match self.flush_once().await? {
+            None => Ok(()),
+            Some(again) => self.settle_step(DeliveryMode::AddAndFlush, again).await,
+        }
+    }
+
+    /// Flushes the sink. After a fault the sink has discarded, and what it held is returned, to be given again (S27a).
+    pub(super) async fn flush_once(&mut self) -> Result<Option<Rows>, Stop> {
+        let begun = self.shared.clock.now();
+        match self.shared.timed(self.slot, self.slot.sink.flush(self.source)).await {
+            Ok(failures) => self.flushed(failures, begun).await.map(|()| None),
+            Err(error) => self.flush_failed(error, begun).await.map(Some),
+        }
     }
 
     async fn flushed(&mut self, failures: Vec<Failure>, begun: u64) -> Result<(), Stop> {
@@ -31,46 +39,53 @@ impl<C: Clock> Delivery<'_, C> {
         self.slot.counters.delivered.add((held - failures.len()) as u64);
         self.note_success(DeliveryMode::AddAndFlush, held, begun, &failures);
         let rows = self.take_buffered();
-        let answered = super::Answered { failures, end: rows.len(), isolated: Vec::new() };
-        self.resolve(DeliveryMode::AddAndFlush, rows, answered).await
+        let answered = Answered { failures, end: rows.len(), isolated: Vec::new() };
+        self.resolve_step(DeliveryMode::AddAndFlush, rows, answered).await
     }
 
-    async fn flush_failed(&mut self, error: CallError, begun: u64) -> Result<(), Stop> {
+    fn resolve_step(&mut self, mode: DeliveryMode, rows: Rows, answered: Answered) -> Step<'_> {
+        Box::pin(async move { self.resolve(mode, rows, answered).await })
+    }
+
+    async fn flush_failed(&mut self, error: CallError, begun: u64) -> Result<Rows, Stop> {
         match disposition(Stage::Flush, error) {
             Disposition::WaitForDestination(fault) => {
                 self.discard().await;
                 let (mut waiting, reason) = (Waiting::default(), fault.to_string());
                 self.shared.wait_until_available(&mut waiting, &self.slot.label(), self.source, &reason).await;
-                self.give_again().await?;
-                self.shared.end_wait(&mut waiting, &self.slot.label(), self.source);
-                Ok(())
+                Ok(self.take_buffered())
             }
             Disposition::GiveAgain(_) => {
                 self.discard().await;
-                self.give_again().await
+                Ok(self.take_buffered())
             }
             Disposition::Isolate(suspicion, fault) => {
-                let failed = Failed { suspicion, fault, took: self.elapsed(begun), held: 0 };
+                let took = self.elapsed(begun);
                 self.discard().await;
-                let rows = self.take_buffered();
-                if rows.is_empty() {
-                    return Err(nothing_to_isolate(failed));
+                let again = self.take_buffered();
+                if again.is_empty() {
+                    return Err(nothing_to_isolate(suspicion, fault));
                 }
-                let all = 0..rows.len();
-                let mode = DeliveryMode::AddAndFlush;
-                let answered = self.isolate(mode, &rows, all, failed, &std::collections::BTreeSet::new()).await?;
-                self.resolve(mode, rows, answered).await
+                if suspicion.is_slow() && again.len() > 1 {
+                    self.state.flush_size.shrink(again.len(), again.len() / 2, Some(took));
+                }
+                Ok(again)
             }
             other => Err(self.stop(other)),
         }
     }
 
-    /// Whether the buffer has no room for so many rows and bytes more, so that it is flushed first (S15a).
-    pub(super) fn is_full(&self, rows: usize, bytes: u64) -> bool {
+    /// Whether the buffer has no room for the rows of a call, so that it is flushed first (S15a).
+    pub(super) fn is_full(&self, rows: &Rows, call: Range<usize>) -> bool {
         let held = self.state.buffered.held();
-        held > 0
-            && (held.saturating_add(rows) > self.state.flush_size.max_rows()
-                || self.buffer_limit().is_some_and(|limit| self.shared.buffers.is_full(self.sink, limit, bytes)))
+        if held == 0 {
+            return false;
+        }
+        let bytes = |limit| {
+            let more = rows.guest_bytes(call.clone());
+            self.shared.buffers.is_full(self.sink, limit, more)
+        };
+        held.saturating_add(call.len()) > self.state.flush_size.max_rows() || self.buffer_limit().is_some_and(bytes)
     }
 
     /// The memory of the instance that buffers this partition's rows.
@@ -79,19 +94,15 @@ impl<C: Clock> Delivery<'_, C> {
     }
 
     /// Tells the other partitions of the instance how much this one holds.
-    pub(super) fn note_share(&self) {
+    pub(super) fn note_share(&self, bytes: u64) {
         if let Some(limit) = self.buffer_limit() {
-            self.shared.buffers.set(self.sink, limit, self.source, self.state.buffered.guest_bytes());
+            self.shared.buffers.set(self.sink, limit, self.source, bytes);
         }
     }
 }
 
 /// A flush of nothing that failed: no row can be at fault.
-fn nothing_to_isolate(failed: Failed) -> Stop {
-    match failed.suspicion {
-        Suspicion::TimedOut | Suspicion::Unknown => Stop::Abort(Abort::Destination, failed.fault),
-        Suspicion::Rejected | Suspicion::Trapped | Suspicion::LimitExceeded => {
-            Stop::Abort(Abort::Failure, failed.fault)
-        }
-    }
+fn nothing_to_isolate(suspicion: Suspicion, fault: Fault) -> Stop {
+    let abort = if suspicion.may_be_an_outage() { Abort::Destination } else { Abort::Failure };
+    Stop::Abort(abort, fault)
 }

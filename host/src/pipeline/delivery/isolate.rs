@@ -8,9 +8,9 @@ use super::{Answered, Delivery, DeliveryMode, Failed, Rows, Stop, index, shifted
 use crate::checkpoint::Abort;
 use crate::checkpoint::bisection::Bisection;
 use crate::clock::Clock;
-use crate::model::{Failure, FailureKind};
+use crate::model::{Failure, FailureKind, Fault};
 use crate::pipeline::policy::{Disposition, disposition};
-use crate::pipeline::search::Search;
+use crate::pipeline::search::{Search, Tail, TailPatience};
 use crate::pipeline::waiting::Waiting;
 
 impl<C: Clock> Delivery<'_, C> {
@@ -25,16 +25,10 @@ impl<C: Clock> Delivery<'_, C> {
         failed: Failed,
         known: &BTreeSet<usize>,
     ) -> Result<Answered, Stop> {
-        let part_mode = if mode == DeliveryMode::Add { DeliveryMode::AddAndFlush } else { mode };
         let first_size = call.len();
         let mut end = call.end;
-        // What had been buffered before may be what made an `add` fail.
-        let alone = mode != DeliveryMode::Add || failed.held == 0;
-        let parts = if alone { Bisection::new(call.clone()) } else { Bisection::untried(call.clone()) };
-        let mut search = Search::new(parts, known.clone(), self.any_passed);
-        if alone && first_size == 1 {
-            search.failed_alone(call.start, failed.suspicion, failed.fault.clone());
-        }
+        let mut search = Search::new(Bisection::new(call.clone()), known.clone(), self.any_passed);
+        search.failed(failed.suspicion, failed.fault.clone(), self.shared.clock.now());
         tracing::info!(
             sink = self.slot.label(), partition = %self.source, rows = first_size, reason = %failed.fault,
             "a call failed as a whole: its rows are tried in parts"
@@ -43,13 +37,13 @@ impl<C: Clock> Delivery<'_, C> {
         let mut failures = Vec::new();
         loop {
             while let Some(part) = search.parts.next() {
-                self.try_part(part_mode, rows, part, &mut search, &mut failures, &mut waiting).await?;
+                self.try_part(mode, rows, part, &mut search, &mut failures, &mut waiting).await?;
             }
-            if search.maybe_outage() == 0 && search.maybe_plugin().is_none() {
+            if search.is_answered() {
                 break;
             }
             if end < rows.len() {
-                let next = self.next_call(part_mode, rows, end);
+                let next = self.next_call(mode, rows, end);
                 end = next.end;
                 search.parts.extend(next);
                 continue;
@@ -61,11 +55,18 @@ impl<C: Clock> Delivery<'_, C> {
                 }
                 return Err(Stop::Abort(Abort::Failure, fault.clone()));
             }
-            if search.maybe_outage() == 1 && search.any_passed() {
-                break;
+            let window = rows.segments().last().map_or(0, |segment| segment.window.len());
+            let is_full = window >= self.shared.settings.window.max_records;
+            match search.tail(self.shared.clock.now(), self.state.tail, is_full) {
+                Tail::Wait => self.wait_out_outage(&mut search, &mut waiting).await,
+                Tail::Rewind(fault) => {
+                    self.state.tail.note_rewind();
+                    return Err(Stop::Abort(Abort::Destination, fault));
+                }
+                Tail::Blame => break,
             }
-            self.wait_out_outage(rows, &mut search, &mut waiting).await?;
         }
+        self.state.tail = TailPatience::default();
         self.shared.end_wait(&mut waiting, &self.slot.label(), self.source);
         self.note_size(mode, first_size, &failed, &search.parts);
         let mut isolated = Vec::new();
@@ -73,7 +74,7 @@ impl<C: Clock> Delivery<'_, C> {
             if kind != FailureKind::Reject {
                 isolated.push(row);
             }
-            failures.push(Failure { index: index(row), kind, reason: fault.to_string() });
+            failures.push(Failure::new(index(row), kind, fault.to_string()));
         }
         failures.sort_by_key(|failure| failure.index);
         Ok(Answered { failures, end, isolated })
@@ -117,16 +118,12 @@ impl<C: Clock> Delivery<'_, C> {
             }
             Disposition::Isolate(suspicion, fault) => {
                 self.discard().await;
-                search.parts.failed();
-                if part.len() > 1 {
-                    return Ok(());
-                }
-                search.failed_alone(part.start, suspicion, fault.clone());
+                search.failed(suspicion, fault.clone(), self.shared.clock.now());
                 if search.is_plugin_stuck() {
                     return Err(Stop::Abort(Abort::Failure, fault));
                 }
                 if search.is_outage() {
-                    self.wait_out_outage(rows, search, waiting).await?;
+                    self.wait_out_outage(search, waiting).await;
                 }
             }
             other => return Err(self.stop(other)),
@@ -134,18 +131,12 @@ impl<C: Clock> Delivery<'_, C> {
         Ok(())
     }
 
-    /// Several rows in a row have failed alone: the destination is unavailable (S79b). They are tried again after a wait. Where every
-    /// row has failed alone and the window could be larger, its records come again, so that newer ones can show which it was.
-    async fn wait_out_outage(&mut self, rows: &Rows, search: &mut Search, waiting: &mut Waiting) -> Result<(), Stop> {
-        let Some(fault) = search.outage().cloned() else { return Ok(()) };
-        let is_small = rows.len() < self.shared.settings.window.max_records;
-        if search.has_failed_on_all(rows.len()) && is_small {
-            return Err(Stop::Abort(Abort::Destination, fault));
-        }
-        let reason = fault.to_string();
+    /// Rows have failed alone with none that passed after them: the destination counts as unavailable (S79b). They are tried again
+    /// after a wait.
+    async fn wait_out_outage(&mut self, search: &mut Search, waiting: &mut Waiting) {
+        let reason = search.outage().map(Fault::to_string).unwrap_or_default();
         self.shared.wait_until_available(waiting, &self.slot.label(), self.source, &reason).await;
-        search.retry_unconfirmed();
-        Ok(())
+        search.retry_unconfirmed(self.shared.clock.now());
     }
 
     /// Where every part passed, the size was what the call failed for: the next ones are smaller (S15a, S79b).
@@ -156,11 +147,6 @@ impl<C: Clock> Delivery<'_, C> {
         let time = failed.suspicion.is_slow().then_some(failed.took);
         let passed = parts.largest_passed();
         match mode {
-            // What had been buffered before may be what filled the guest's memory.
-            DeliveryMode::Add if failed.held > 0 => {
-                let all = failed.held + rows;
-                self.state.flush_size.shrink(all, all / 2, None);
-            }
             DeliveryMode::Deliver | DeliveryMode::Add => self.state.call_size.shrink(rows, passed, time),
             DeliveryMode::AddAndFlush => self.state.flush_size.shrink(rows, passed, time),
         }

@@ -16,6 +16,27 @@ pub struct Opened {
     pub letter: Letter,
     /// What is sent through again.
     pub content: Content,
+    /// What the letter had to leave out.
+    pub omitted: Omitted,
+}
+
+/// What is left out of a letter because it was larger than its topic takes (S94a).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Omitted {
+    /// The payloads, or the record's value.
+    pub payload: bool,
+    /// The record's key, or its end.
+    pub key: bool,
+    /// Some of the record's headers.
+    pub headers: bool,
+}
+
+impl Omitted {
+    /// In words, as a list.
+    pub fn names(self) -> Vec<&'static str> {
+        let all = [(self.payload, "payload"), (self.key, "key"), (self.headers, "headers")];
+        all.into_iter().filter_map(|(omitted, name)| omitted.then_some(name)).collect()
+    }
 }
 
 /// What a letter keeps.
@@ -72,20 +93,26 @@ pub fn open(batch: &Batch, row: usize) -> Result<Opened, String> {
     if kind.is_none() && fields.sink_type != COLLECT {
         return Err(format!("`{}` is no kind of sink", fields.sink_type));
     }
+    let omitted = Omitted {
+        payload: facts.header(names::PAYLOAD_OMITTED).is_some(),
+        key: facts.header(names::KEY_OMITTED).is_some(),
+        headers: facts.header(names::HEADERS_OMITTED).is_some(),
+    };
     #[allow(clippy::cast_possible_truncation, reason = "a cast from a float ends at the bounds")]
     let written_at = (fields.timestamp * 1000.0).round() as i64;
     let mut letter = Letter {
         sink_type: fields.sink_type,
         sink_name: fields.sink_name,
         error: fields.error,
-        kind: if facts.find(names::KIND) == Some(b"retry") { FailureKind::Retry } else { FailureKind::Reject },
+        kind: kind_named(facts.find(names::KIND)),
         attempt_count: fields.attempt_count,
         failed_at: facts.number(names::FAILED_AT).unwrap_or(written_at),
         first_failed_at: facts.number(names::FIRST_FAILED_AT).ok(),
         replays: facts.number(names::REPLAYS).unwrap_or(0),
         source,
         offset,
-        key: record.key.map(<[u8]>::to_vec),
+        // Where the letter could not have its record's key, this says what that was (a topic that takes no record without one).
+        key: facts.header(names::KEY).unwrap_or(record.key).map(<[u8]>::to_vec),
         value: None,
         timestamp: facts.number(names::TIMESTAMP).unwrap_or(-1),
         headers: facts.source_headers()?,
@@ -93,7 +120,7 @@ pub fn open(batch: &Batch, row: usize) -> Result<Opened, String> {
         form: None,
     };
     let content = match (format, kind) {
-        _ if facts.find(names::OMITTED).is_some() => Content::Omitted,
+        _ if omitted.payload => Content::Omitted,
         (DlqFormat::Raw, _) => {
             letter.value = record.value.map(<[u8]>::to_vec);
             letter.payloads = vec![record_text(record.value)];
@@ -118,7 +145,14 @@ pub fn open(batch: &Batch, row: usize) -> Result<Opened, String> {
             Content::Record
         }
     };
-    Ok(Opened { letter, content })
+    Ok(Opened { letter, content, omitted })
+}
+
+/// What is said to have been the matter; of those that are told apart no longer, the nearest.
+fn kind_named(name: Option<&[u8]>) -> FailureKind {
+    let kinds = [FailureKind::Retry, FailureKind::Unavailable, FailureKind::Reject];
+    let named = kinds.into_iter().find(|kind| name == Some(kind.name().as_bytes()));
+    named.unwrap_or(FailureKind::Reject)
 }
 
 /// One record's headers.
@@ -128,8 +162,13 @@ struct Facts<'b> {
 }
 
 impl<'b> Facts<'b> {
+    /// The value of the header, which may be null; `None` when there is no such header.
+    fn header(&self, name: &str) -> Option<Option<&'b [u8]>> {
+        self.batch.headers(self.row).find(|(found, _)| *found == name.as_bytes()).map(|(_, value)| value)
+    }
+
     fn find(&self, name: &str) -> Option<&'b [u8]> {
-        self.batch.headers(self.row).find(|(found, _)| *found == name.as_bytes())?.1
+        self.header(name).flatten()
     }
 
     fn text(&self, name: &str) -> Result<String, String> {

@@ -64,9 +64,9 @@ fn s90_data_is_json_or_said_to_be_something_else() {
 }
 
 /// Letters of a topic, as they are written and read again.
-fn posted(letter: &Letter, format: DlqFormat, without_payload: bool) -> Batch {
+fn posted(letter: &Letter, format: DlqFormat, extent: Extent) -> Batch {
     let mut letters = Batch::new(TopicPartition::new("orders_dlq", 0));
-    kafka::push(&mut letters, letter, format, without_payload);
+    kafka::push(&mut letters, letter, format, extent, false);
     letters
 }
 
@@ -74,8 +74,39 @@ fn posted(letter: &Letter, format: DlqFormat, without_payload: bool) -> Batch {
 #[test]
 fn s94a_what_was_left_out_is_told() {
     for format in [DlqFormat::Json, DlqFormat::Raw] {
-        let letters = posted(&Letter::of_record(&batch(None, Some(b"x")), 0), format, true);
-        assert_eq!(open(&letters, 0).map(|opened| opened.content), Ok(Content::Omitted));
+        let letters = posted(&Letter::of_record(&batch(None, Some(b"x")), 0), format, Extent::WithoutPayload);
+        let opened = open(&letters, 0).unwrap();
+        assert_eq!((opened.content, opened.omitted.names()), (Content::Omitted, vec!["payload"]));
+    }
+}
+
+/// S94a: a key is told from its beginning, and a key that a letter was given from that of its record.
+#[test]
+fn s94a_a_key_comes_back_as_far_as_it_was_kept() {
+    let letter = Letter::of_record(&batch(Some(b"0123456789"), Some(b"x")), 0);
+    for (extent, key, omitted) in [
+        (Extent::Whole, Some(&b"0123456789"[..]), vec![]),
+        (Extent::WithoutPayload, Some(b"0123456789"), vec!["payload"]),
+        (Extent::Cut(8), Some(b"0123"), vec!["payload", "key"]),
+        (Extent::Coordinates, None, vec!["payload", "key"]),
+    ] {
+        let opened = open(&posted(&letter, DlqFormat::Raw, extent), 0).unwrap();
+        assert_eq!((opened.letter.key.as_deref(), opened.omitted.names()), (key, omitted), "{extent:?}");
+    }
+    let mut letters = Batch::new(TopicPartition::new("orders_dlq", 0));
+    let keyless = Letter::of_record(&batch(None, Some(b"x")), 0);
+    kafka::push(&mut letters, &keyless, DlqFormat::Json, Extent::Whole, true);
+    assert!(letters.row(0).key.is_some());
+    assert_eq!(open(&letters, 0).map(|opened| (opened.letter.key, opened.content)), Ok((None, Content::Record)));
+}
+
+/// S79: whether the destination was at fault is read back.
+#[test]
+fn s79_the_kind_comes_back() {
+    for kind in [FailureKind::Retry, FailureKind::Reject, FailureKind::Unavailable] {
+        let letter = Letter { kind, ..Letter::of_record(&batch(None, Some(b"x")), 0) };
+        let opened = open(&posted(&letter, DlqFormat::Json, Extent::Whole), 0);
+        assert_eq!(opened.map(|opened| opened.letter.kind), Ok(kind));
     }
 }
 
@@ -85,7 +116,7 @@ fn s96_what_is_no_letter_says_why() {
     let mut letters = Batch::new(TopicPartition::new("orders_dlq", 0));
     letters.push(0, -1, None, Some(b"{}"));
     assert_eq!(open(&letters, 0), Err("it has no header `tidegate-source-topic`".into()));
-    let good = posted(&Letter::of_record(&batch(None, Some(b"x")), 0), DlqFormat::Json, false);
+    let good = posted(&Letter::of_record(&batch(None, Some(b"x")), 0), DlqFormat::Json, Extent::Whole);
     for (value, why) in [
         (None, "it has no value"),
         (Some(&b"{}"[..]), "its value has not the seven fields: missing field `original_payloads`"),
@@ -97,6 +128,16 @@ fn s96_what_is_no_letter_says_why() {
         let told = open(&other, 0).map(|opened| opened.letter).unwrap_err();
         assert!(told.starts_with(why), "{told}");
     }
+}
+
+/// What a batch of one record takes in Kafka's format (version 2) at most, in bytes.
+fn bytes_of_batch(batch: &Batch) -> usize {
+    const BATCH: usize = 61;
+    const RECORD: usize = 1 + 3 * 10 + 3 * 5;
+    const LENGTH: usize = 3;
+    let headers = batch.headers(0).map(|(name, value)| name.len() + value.map_or(0, <[u8]>::len) + 2 * LENGTH);
+    let row = batch.row(0);
+    BATCH + RECORD + row.key.map_or(0, <[u8]>::len) + row.value.map_or(0, <[u8]>::len) + headers.sum::<usize>()
 }
 
 prop_compose! {
@@ -138,7 +179,7 @@ proptest! {
         letter.sink_type = kind.name().into();
         letter.sink_name = "main".into();
         letter.payloads = vec![payload_json(kind, "main", None, &row, 0)];
-        let opened = open(&posted(&letter, DlqFormat::Json, false), 0).map_err(TestCaseError::fail)?;
+        let opened = open(&posted(&letter, DlqFormat::Json, Extent::Whole), 0).map_err(TestCaseError::fail)?;
         prop_assert_eq!(opened.letter.timestamp, timestamp);
         prop_assert_eq!(opened.sink(), Some((kind, "main")));
         let payload = Payload { key, value, target, ttl, headers, ..Payload::default() };
@@ -167,9 +208,68 @@ proptest! {
             ..Letter::of_record(&row, 0)
         };
         let format = if raw { DlqFormat::Raw } else { DlqFormat::Json };
-        let opened = open(&posted(&letter, format, false), 0).map_err(TestCaseError::fail)?;
+        let opened = open(&posted(&letter, format, Extent::Whole), 0).map_err(TestCaseError::fail)?;
         prop_assert_eq!(opened.content, Content::Record);
         prop_assert_eq!(opened.letter, letter);
+    }
+
+    /// S94a: however large its parts are, a letter ends at one that its topic takes and that names its record.
+    #[test]
+    fn s94a_some_letter_always_fits(
+        limit in 1024usize..200_000,
+        key in prop::option::of(prop_oneof![0usize..2000, 0usize..400_000]),
+        value in prop::option::of(0usize..400_000),
+        headers in prop::collection::vec((prop_oneof![0usize..20, 0usize..5000], prop::option::of(0usize..5000), any::<bool>()), 0..60),
+        error in prop_oneof!["\\PC{0,40}", "[\\x00-\\x1f]{0,40}", "é\"{0,9}"],
+        repeated in prop_oneof![0usize..3, 0usize..20_000],
+        topic in "[a-z._-]{1,249}",
+        name in "\\PC{0,255}",
+        raw in any::<bool>(),
+        of_sink in any::<bool>(),
+    ) {
+        let mut record = Batch::new(TopicPartition::new(topic, i32::MAX));
+        let (key, value) = (key.map(|bytes| vec![b'k'; bytes]), value.map(|bytes| vec![0xff; bytes]));
+        record.push(i64::MAX, 1_700_000_000_123, key.as_deref(), value.as_deref());
+        let headers: Vec<(Vec<u8>, Option<Vec<u8>>)> = headers
+            .into_iter()
+            .map(|(name, value, text)| (vec![if text { b'n' } else { 0xff }; name], value.map(|bytes| vec![b'v'; bytes])))
+            .collect();
+        record.push_headers(headers.iter().map(|(name, value)| (name.as_slice(), value.as_deref())));
+        let mut letter = Letter {
+            sink_name: name,
+            error: error.repeat(repeated),
+            attempt_count: u32::MAX,
+            replays: u32::MAX,
+            failed_at: 1_700_000_001_523,
+            ..Letter::of_record(&record, 0)
+        };
+        if of_sink {
+            letter.sink_type = "filesystem".into();
+            letter.payloads = vec![payload_json(SinkKind::Filesystem, "", None, &record, 0)];
+        }
+        let format = if raw { DlqFormat::Raw } else { DlqFormat::Json };
+        let mut extent = Extent::Whole;
+        let (written, steps) = (1..).find_map(|step| {
+            let written = posted(&letter, format, extent);
+            if bytes_of_batch(&written) <= limit {
+                return Some((written, step));
+            }
+            let less = extent.less(&letter);
+            extent = less.unwrap_or_else(|| panic!("{} bytes do not fit into {limit}", bytes_of_batch(&written)));
+            None
+        }).unwrap();
+        prop_assert!(steps <= 32, "{steps}");
+        let opened = open(&written, 0).map_err(TestCaseError::fail)?;
+        prop_assert_eq!(opened.letter.source.at(opened.letter.offset), letter.source.at(letter.offset));
+        prop_assert_eq!(&opened.letter.sink_type, &letter.sink_type);
+        prop_assert_eq!(opened.omitted.payload, extent != Extent::Whole);
+        let kept = opened.letter.key.unwrap_or_default();
+        prop_assert!(letter.key.clone().unwrap_or_default().starts_with(&kept));
+        prop_assert_eq!(opened.omitted.key, kept.len() < letter.key.map_or(0, |key| key.len()));
+        if raw || !of_sink {
+            prop_assert!(letter.headers.starts_with(&opened.letter.headers));
+            prop_assert_eq!(opened.omitted.headers, opened.letter.headers.len() < letter.headers.len());
+        }
     }
 
     /// S96: whatever somebody wrote to the topic, reading it ends in a letter or in a reason.
@@ -191,7 +291,7 @@ proptest! {
         const NAMES: [&str; 16] = [
             names::TOPIC, names::PARTITION, names::OFFSET, names::TIMESTAMP, names::KEY, names::SINK, names::ERROR, names::KIND,
             names::ATTEMPTS, names::FAILED_AT, names::FIRST_FAILED_AT, names::REPLAYS, names::FORMAT, names::ENCODING,
-            names::SOURCE_HEADER_B64, names::OMITTED,
+            names::SOURCE_HEADER_B64, names::PAYLOAD_OMITTED,
         ];
         let mut letters = batch(None, value.as_deref());
         letters.push_headers(facts.iter().map(|(name, value)| (NAMES[*name].as_bytes(), Some(value.as_slice()))));

@@ -27,7 +27,7 @@ fn unfolded(letter: &Letter) -> Letter {
     let mut record = Batch::new(letter.source.clone());
     record.push(letter.offset, letter.timestamp, letter.key.as_deref(), letter.value.as_deref());
     record.push_headers(letter.headers.iter().map(|(name, value)| (name.as_slice(), value.as_deref())));
-    let Ok(Opened { letter: before, content }) = open(&record, 0) else {
+    let Ok(Opened { letter: before, content, .. }) = open(&record, 0) else {
         // Only what could be read is ever replayed.
         return letter.clone();
     };

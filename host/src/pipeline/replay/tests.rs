@@ -2,6 +2,7 @@
 
 use std::sync::Mutex;
 
+use super::super::dlq::Extent;
 use super::super::dlq::{DeadLetters, Letter, kafka, payload_json};
 use super::super::options::DlqFormat;
 use super::*;
@@ -84,7 +85,7 @@ fn posted(letters: &[(Letter, DlqFormat)]) -> Arc<Batch> {
     let mut batch = Batch::new(TopicPartition::new("orders_dlq", 0));
     for (offset, (letter, format)) in (100..).zip(letters) {
         let mut one = Batch::new(batch.source.clone());
-        kafka::push(&mut one, letter, *format, false);
+        kafka::push(&mut one, letter, *format, Extent::Whole, false);
         one.offsets[0] = offset;
         batch.push_row(&one, 0);
     }

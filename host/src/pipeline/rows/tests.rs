@@ -105,7 +105,7 @@ proptest! {
         prop_assert_eq!(offsets(&rows.select(&chosen)), expected);
         let (mut start, mut covered) = (0, Vec::new());
         while start < rows.len() {
-            let call = rows.next_call(start, most, 2);
+            let call = rows.next_call(start, most, 2, u64::MAX);
             prop_assert!(!call.is_empty() && call.len() <= most.min(2), "{:?}", call);
             covered.extend(offsets(&rows.slice(call.clone())));
             prop_assert_eq!(rows.slice(call.clone()).segments().len(), 1, "a call is of one run");
@@ -119,7 +119,7 @@ proptest! {
     fn renumbered_failures_keep_what_they_say(index in 0u32..3) {
         let mut buffered = BufferedRows::default();
         buffered.accept(segment(0, 3), &[]);
-        let failure = Failure { index, kind: FailureKind::Retry, reason: "why".into() };
+        let failure = Failure::new(index, FailureKind::Retry, "why");
         prop_assert_eq!(buffered.renumber(vec![failure.clone()]), vec![failure]);
     }
 }

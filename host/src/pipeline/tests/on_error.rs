@@ -56,7 +56,16 @@ async fn s33_no_wait_at_all_is_not_believed_twice() {
 
 #[tokio::test(start_paused = true)]
 async fn s37_a_wait_between_attempts_does_not_count_and_does_not_forgive() {
-    let answers = vec![retry(0), backpressure(0, 60), retry(0), backpressure(0, 60), backpressure(0, 60), retry(0), retry(0), retry(0)];
+    let answers = vec![
+        retry(0),
+        backpressure(0, 60),
+        retry(0),
+        backpressure(0, 60),
+        backpressure(0, 60),
+        retry(0),
+        retry(0),
+        retry(0),
+    ];
     let told = settle(Given::answers(answers).on_error(Some(OnError::Retry))).await;
     assert_eq!(told.dead(), [(0, 4, FailureKind::Retry)]);
     assert_eq!(told.calls.len(), 7);

@@ -1,7 +1,9 @@
 //! The tables that decide.
 
 use super::*;
-use crate::pipeline::policy::{Disposition, RowDisposition, Stage, call_table, chosen, disposition, row_disposition, row_table};
+use crate::pipeline::policy::{
+    Disposition, RowDisposition, Stage, call_table, chosen, disposition, row_disposition, row_table,
+};
 
 /// S37, S44, S79a, S79b: an outage is never a reason for a dead letter, in no stage, and backpressure neither.
 #[test]

@@ -1,10 +1,9 @@
 //! What the window hook yields.
 
 use super::*;
-use crate::checkpoint::call_size::CallSize;
 use crate::collect::Window;
-use crate::pipeline::collect_window::Collection;
 use crate::model::Payload;
+use crate::pipeline::collect_window::{CollectState, Collection};
 
 /// Yields a payload for every record, and one for the window.
 struct Both;
@@ -33,7 +32,7 @@ impl Collect for Both {
 #[tokio::test(start_paused = true)]
 async fn s62_only_the_windows_payloads_have_no_stable_name() {
     let (shared, _, _) = shared(Given { collector: Some(Arc::new(Both)), ..Given::answers(Vec::new()) });
-    let (window, mut size) = (window(), CallSize::default());
+    let (window, mut size) = (window(), CollectState::default());
     let collected = Collection::new(&shared, &window, &mut size).run().await.unwrap();
     let own = &collected.round.unwrap().groups[0].batch;
     let hooked = &collected.window_round.groups[0].batch;

@@ -194,7 +194,7 @@ impl Collect for PluginCollector {
             Err(failed) => {
                 let source: &TopicPartition = &error.source;
                 tracing::warn!(
-                    "`collect` could not decide about {} payloads of `{source}`, which are treated as without a hook: {failed}",
+                    "`collect` could not decide about {} payloads of `{source}`, treated as without a hook: {failed}",
                     error.payloads.len()
                 );
                 Action::Default

@@ -21,8 +21,8 @@ use crate::sink::{BufferLimit, Description, Queries, Sink, Style};
 
 /// Most bytes of what `close` complains of.
 const COMPLAINT_BYTES: usize = 600;
-/// A buffering instance is given one part in this many of its memory between two flushes: guests copy and encode what they
-/// buffer, and their allocators round up (S15a).
+/// A buffering instance is given one part in this many of its memory between two flushes: guests copy and encode what
+/// they buffer, and their allocators round up (S15a).
 const BUFFER_SHARE: u64 = 4;
 
 struct SinkGuest(sink::Guest);
@@ -129,12 +129,16 @@ impl Sink for PluginSink {
             let count = rows.len() as u64;
             let generation = lease.live.generation;
             // The mark is set before the call: whatever becomes of it, the instance may hold something from now on.
-            let mark = lease.marks.entry(rows.source.clone()).or_insert(Mark { generation, rows: 0, first: 0 });
-            mark.rows += count;
+            lease.marks.entry(rows.source.clone()).or_insert(Mark { generation, rows: 0, first: 0 });
             let crossing = super::batch(&rows);
             let call = async |guest: &SinkGuest, store: &mut Store<State>| guest.0.call_add(store, &crossing).await;
             let answered = lease.live.call("add", lease.abandon, call).await?;
-            proved("add", answered, count)
+            let answered = proved("add", answered, count)?;
+            if let (Ok(_), Some(mark)) = (&answered, lease.marks.get_mut(&rows.source)) {
+                // Only the rows of accepted calls have an index in the answer of `flush` (S27).
+                mark.rows += count;
+            }
+            Ok(answered)
         };
         let answered = self.slots.call(&batch.source, look, job).await?;
         self.answer("add", answered)

@@ -15,8 +15,9 @@ use super::meter::{Abandon, AbandonOnDrop};
 use super::{Guest, Live, Plan, Stop};
 use crate::model::{CallError, Fault, Offset, Owner, TopicPartition};
 
-/// The wait before an instance takes the place of one that was stopped in a call. It does not grow, because finding a thousand
-/// records that trap takes some two thousand instances (S63), and is long enough to leave most of a core to others.
+/// The wait before an instance takes the place of one that was stopped in a call. It does not grow, because finding a
+/// thousand records that trap takes some two thousand instances (S63), and is long enough to leave most of a core to
+/// others.
 const REPLACING_WAIT: Duration = Duration::from_millis(5);
 /// The wait after an instance could not be made or did not get ready, and how long it may grow while that goes on.
 const SHORTEST_WAIT: Duration = Duration::from_millis(10);
@@ -308,7 +309,8 @@ where
 mod tests {
     use super::*;
 
-    /// S63: a thousand records that trap are found at the pace of the first; only what cannot start is left alone for longer.
+    /// S63: a thousand records that trap are found at the pace of the first; only what cannot start is left alone for
+    /// longer.
     #[test]
     fn s63_the_wait_grows_after_failed_starts_alone() {
         let mut wait = Wait::new();

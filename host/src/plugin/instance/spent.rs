@@ -1,11 +1,12 @@
-//! What a call's time was spent on: the guest's own code, a wait of its own, or a request that somebody else has to answer.
+//! What a call's time was spent on: the guest's own code, a wait of its own, or a request that somebody else has to
+//! answer.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::plugin::engine::Ticks;
 
-/// The ticks of one instance's present call, by what they were spent on (S63). A wait is for a request while an HTTP request or a
-/// statement of the instance is under way; any other wait, for a clock or a file, is the guest's own time.
+/// The ticks of one instance's present call, by what they were spent on (S63). A wait is for a request while an HTTP
+/// request or a statement of the instance is under way; any other wait, for a clock or a file, is the guest's own time.
 pub(crate) struct Spent {
     ticks: Arc<Ticks>,
     counted: Mutex<Counted>,

@@ -1,13 +1,13 @@
-//! How much of what a plugin says reaches the log. One instance after the other has the same quota, so that a plugin whose
-//! instances die in a row says no more than one that lives.
+//! How much of what a plugin says reaches the log. One instance after the other has the same quota, so that a plugin
+//! whose instances die in a row says no more than one that lives.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::plugin::engine::{TICK, Ticks};
 use crate::plugin::limits::Limits;
 
-/// Most refusals of one instance that reach the log in one second. They count apart from what the guest says, so that it cannot
-/// hide them by a flood.
+/// Most refusals of one instance that reach the log in one second. They count apart from what the guest says, so that
+/// it cannot hide them by a flood.
 const REFUSALS_PER_SECOND: u32 = 10;
 
 /// What reaches the log of one instance and its replacements.

@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use cap_std::ambient_authority;
 use cap_std::fs::{Dir, FileType, FileTypeExt as _, Metadata, MetadataExt as _, OpenOptions};
 
-use super::Refusal;
-use crate::model::FailureKind;
+use super::errno::{self, Class};
+use super::outcome::Refusal;
 
 /// Which file it is, whatever its names are: device and inode.
 pub(super) type Identity = (u64, u64);
@@ -64,12 +64,12 @@ impl Base {
     /// Where `path` leads; touches nothing.
     pub(super) fn find(&self, path: &Path) -> Result<Found, Refusal> {
         if path.as_os_str().is_empty() {
-            return Err(Refusal::reject("the path is empty"));
+            return Err(Refusal::path("the path is empty"));
         }
         if path.as_os_str().as_bytes().contains(&0) {
-            return Err(Refusal::reject(format!("the path `{}` holds a NUL byte", path.display())));
+            return Err(Refusal::path(format!("the path `{}` holds a NUL byte", path.display())));
         }
-        let outside = || Refusal::reject(format!("`{}` is outside of `base_path`", path.display()));
+        let outside = || Refusal::path(format!("`{}` is outside of `base_path`", path.display()));
         let mut inside = self.relative(path).ok_or_else(outside)?.to_owned();
         let mut found = self.dir.metadata(&inside);
         if found.as_ref().is_err_and(escaped) {
@@ -134,29 +134,23 @@ impl Base {
         use io::ErrorKind as Kind;
         let shown = path.display();
         if escaped(error) {
-            return Refusal::reject(format!("`{shown}` is outside of `base_path`"));
+            return Refusal::path(format!("`{shown}` is outside of `base_path`"));
         }
         match error.kind() {
             Kind::NotFound if !self.exists() => {
-                Refusal { kind: FailureKind::Unavailable, reason: "`base_path` has been deleted".into() }
+                Refusal { class: Class::Unavailable, reason: "`base_path` has been deleted".into() }
             }
             Kind::NotFound => {
                 match inside.parent().filter(|parent| self.dir.metadata(Path::new(".").join(parent)).is_err()) {
-                    Some(parent) => Refusal::reject(format!(
+                    Some(parent) => Refusal::path(format!(
                         "`{shown}` cannot be created: its parent directory `{}` does not exist, and directories are never created",
                         self.configured.join(parent).display()
                     )),
-                    None => Refusal::reject(format!("`{shown}` is a link that leads nowhere")),
+                    None => Refusal::path(format!("`{shown}` is a link that leads nowhere")),
                 }
             }
-            Kind::IsADirectory => Refusal::reject(not_a_file(path, "a directory")),
-            Kind::NotADirectory | Kind::PermissionDenied | Kind::InvalidFilename | Kind::InvalidInput => {
-                Refusal::reject(format!("`{shown}` cannot be opened: {error}"))
-            }
-            _ if error.raw_os_error() == Some(libc::ELOOP) => {
-                Refusal::reject(format!("`{shown}` cannot be opened: {error}"))
-            }
-            _ => Refusal::retry(format!("`{shown}` cannot be opened: {error}")),
+            Kind::IsADirectory => Refusal::path(not_a_file(path, "a directory")),
+            _ => Refusal { class: errno::classify(error), reason: format!("`{shown}` cannot be opened: {error}") },
         }
     }
 }
@@ -170,7 +164,7 @@ fn regular(metadata: &Metadata, path: &Path) -> Result<Identity, Refusal> {
     if metadata.is_file() {
         return Ok((metadata.dev(), metadata.ino()));
     }
-    Err(Refusal::reject(not_a_file(path, kind(metadata.file_type()))))
+    Err(Refusal::path(not_a_file(path, kind(metadata.file_type()))))
 }
 
 fn not_a_file(path: &Path, what: &str) -> String {

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use super::Refusal;
 use super::base::{Base, Identity};
 use super::file::{OpenFile, lock};
+use super::outcome::Refusal;
 
 /// Most files kept open between calls by one sink.
 pub(super) const OPEN_FILES: usize = 256;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::*;
-use crate::model::Offset;
+use crate::model::{Failure, FailureKind, Offset};
 
 mod append;
 mod containment;

@@ -16,7 +16,7 @@ const LONGEST_CONNECT: Duration = Duration::from_secs(10);
 /// connection which the server is just closing has an unknown outcome.
 const IDLE: Duration = Duration::from_secs(4);
 /// Most connections kept that nobody uses.
-const MOST_IDLE: usize = 64;
+pub(super) const MOST_IDLE: usize = 64;
 /// The header of [`Options::idempotency_key`].
 pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// Headers that belong to the connection or to the body, of which the client alone knows what is true.
@@ -32,11 +32,12 @@ const NOT_CONFIGURABLE: [&str; 9] = [
     "upgrade",
 ];
 
-/// A client for one endpoint. `place` is where the sink stands in the configuration.
+/// A client for one endpoint, which keeps up to `idle` connections that nobody uses. `place` is where the sink stands in the
+/// configuration.
 ///
 /// # Errors
 /// When TLS is not as configured.
-pub(super) fn client(place: &str, url: &Url, tls: &Tls, timeout: Duration) -> Result<Client, Fault> {
+pub(super) fn client(place: &str, url: &Url, tls: &Tls, timeout: Duration, idle: usize) -> Result<Client, Fault> {
     tls::provide();
     let mut builder = Client::builder()
         .user_agent(concat!("tidegate/", env!("CARGO_PKG_VERSION")))
@@ -49,7 +50,7 @@ pub(super) fn client(place: &str, url: &Url, tls: &Tls, timeout: Duration) -> Re
         // Less than the whole, so that a request that runs out of time while connecting is known not to have been sent.
         .connect_timeout(LONGEST_CONNECT.min(timeout / 2))
         .pool_idle_timeout(IDLE)
-        .pool_max_idle_per_host(MOST_IDLE);
+        .pool_max_idle_per_host(idle);
     if tls.is_given() && url.scheme() != "https" {
         return Err(Fault::config(format!("`{place}.tls` has no meaning for an `http://` address"))
             .hint("begin the address with `https://`, or leave `tls` out"));

@@ -20,15 +20,22 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("partitioner", "murmur2_random"),
     // Given up before the 30 seconds that a call may take by default (S77), so that every row's outcome is known by then.
     ("message.timeout.ms", "20000"),
-    ("queue.buffering.max.kbytes", "131072"),
-    // The broker's limit is the one that counts.
-    ("message.max.bytes", "104857600"),
+    (QUEUE_KIBIBYTES, "131072"),
+    // The broker's limit is the one that counts, as far as a request of one record fits into the 100 MiB that brokers read
+    // (`socket.request.max.bytes`): of a larger one they hang up.
+    ("message.max.bytes", "104792064"),
     ("reconnect.backoff.max.ms", "2000"),
     ("socket.keepalive.enable", "true"),
 ];
 
+/// How much waits for the brokers at most, in units of 1,024 bytes.
+const QUEUE_KIBIBYTES: &str = "queue.buffering.max.kbytes";
 /// librdkafka's own `batch.size`, in bytes.
 const BATCH_SIZE: u64 = 1_000_000;
+/// What a batch takes beyond its records.
+const BATCH_FRAMING: u64 = 512;
+/// A topic's property that says whether older records of a key are deleted.
+const CLEANUP_POLICY: &str = "cleanup.policy";
 
 /// What success means, so that nobody else sets it (S104).
 const OWNED: &[(&str, &str)] = &[("acks", "all"), ("enable.idempotence", "true")];
@@ -77,23 +84,43 @@ pub(super) fn brokers(config: &ClientConfig) -> &str {
     config.get("bootstrap.servers").unwrap_or_default()
 }
 
-/// The same configuration with batches that a topic takes which refuses more than `limit` bytes.
-pub(super) fn within(config: &ClientConfig, limit: u64) -> ClientConfig {
-    /// What a batch takes beyond its records.
-    const FRAMING: u64 = 512;
-    let most = config.get("batch.size").and_then(|size| size.parse().ok()).unwrap_or(BATCH_SIZE);
+/// The same configuration with batches of at most `batch_size` bytes, save those of a single larger record.
+pub(super) fn within(config: &ClientConfig, batch_size: u64) -> ClientConfig {
     let mut config = config.clone();
-    config.set("batch.size", most.min(limit.saturating_sub(FRAMING)).max(1).to_string());
+    config.set("batch.size", batch_size.max(1).to_string());
     config
 }
 
-/// The largest batch that the topic takes, in bytes; `None` when we may not ask.
-pub(super) async fn limit(config: &ClientConfig, topic: &str, timeout: Duration) -> Option<u64> {
+/// The largest batch that is configured, in bytes.
+pub(super) fn batch_size(config: &ClientConfig) -> u64 {
+    config.get("batch.size").and_then(|size| size.parse().ok()).unwrap_or(BATCH_SIZE)
+}
+
+/// The largest value that the queue takes, in bytes.
+pub(super) fn queue_bytes(config: &ClientConfig) -> u64 {
+    config.get(QUEUE_KIBIBYTES).and_then(|size| size.parse::<u64>().ok()).map_or(u64::MAX, |size| size * 1024)
+}
+
+/// What a topic is like.
+pub(super) struct Topic {
+    /// The largest batch of several records that it takes whole, in bytes.
+    pub(super) batch_size: Option<u64>,
+    /// Whether older records of a key are deleted.
+    pub(super) compacted: bool,
+}
+
+/// What the topic is like; `None` when we may not ask.
+pub(super) async fn describe(config: &ClientConfig, topic: &str, timeout: Duration) -> Option<Topic> {
     let admin: AdminClient<DefaultClientContext> = connection(config).create().ok()?;
     let options = AdminOptions::new().request_timeout(Some(timeout));
     let mut found = admin.describe_configs([&ResourceSpecifier::Topic(topic)], &options).await.ok()?;
-    let limits = found.pop()?.ok()?;
-    limits.get("max.message.bytes")?.value.as_ref()?.parse().ok()
+    let properties = found.pop()?.ok()?;
+    let value = |name| properties.get(name).and_then(|entry| entry.value.as_deref());
+    let limit = value("max.message.bytes").and_then(|limit| limit.parse::<u64>().ok());
+    Some(Topic {
+        batch_size: limit.map(|limit| limit.saturating_sub(BATCH_FRAMING).max(1)),
+        compacted: value(CLEANUP_POLICY).is_some_and(|policy| policy.contains("compact")),
+    })
 }
 
 /// Those properties that concern the connection.
@@ -121,11 +148,13 @@ pub(super) async fn create(
     let failed = || Fault::destination(format!("topic `{topic}` cannot be created"));
     let admin: AdminClient<DefaultClientContext> =
         connection(config).create().map_err(|error| CallError::Fatal(failed().because(error)))?;
-    let wanted = NewTopic::new(topic, CLUSTER_DEFAULT, TopicReplication::Fixed(CLUSTER_DEFAULT));
+    // Whatever the cluster's default is: compaction would delete records that have a key in common.
+    let wanted =
+        NewTopic::new(topic, CLUSTER_DEFAULT, TopicReplication::Fixed(CLUSTER_DEFAULT)).set(CLEANUP_POLICY, "delete");
     let options =
         AdminOptions::new().request_timeout(Some(timeout)).operation_timeout(Some(timeout)).validate_only(only_ask);
     let results = admin.create_topics([&wanted], &options).await.map_err(|error| {
-        CallError::Unknown(failed().because(format!("no answer of `{}`: {error}", brokers(config))))
+        CallError::Unavailable(failed().because(format!("no answer of `{}`: {error}", brokers(config))))
     })?;
     for result in results {
         match result {
@@ -178,6 +207,19 @@ mod tests {
         let connection = connection(&config);
         assert_eq!(connection.get("sasl.password"), Some("secret"));
         assert_eq!(connection.get("linger.ms"), None);
+    }
+
+    /// S94a, S104: a queue that is configured smaller than a record says so; batches are as small as wanted.
+    #[test]
+    fn sizes_are_those_of_the_configuration_s94a() {
+        let mut options = Options { topic: "out".into(), ..Options::default() };
+        let config = producer(&options, &inherited()).unwrap();
+        assert_eq!((batch_size(&config), queue_bytes(&config)), (1_000_000, 128 << 20));
+        assert_eq!(within(&config, 488).get("batch.size"), Some("488"));
+        options.properties =
+            [("batch.size", "5000"), (QUEUE_KIBIBYTES, "1")].map(|(name, value)| (name.into(), value.into())).into();
+        let config = producer(&options, &inherited()).unwrap();
+        assert_eq!((batch_size(&config), queue_bytes(&config)), (5000, 1024));
     }
 
     /// S104: what success means is not up for configuration.

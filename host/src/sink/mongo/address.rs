@@ -24,6 +24,7 @@ pub(super) struct Address {
     uri: ConnectionString,
     tls: Tls,
     database: String,
+    collection: String,
     /// `host:port/database`.
     place: String,
     /// Where the sink stands in the configuration.
@@ -65,6 +66,7 @@ impl Address {
             uri,
             tls: options.tls.clone(),
             database: options.database.clone(),
+            collection: options.collection.clone(),
             place: format!("{hosts}/{}", options.database),
             option: option.to_owned(),
             secrets,
@@ -75,6 +77,11 @@ impl Address {
         &self.database
     }
 
+    /// Whether the collection is the one for rows that name none.
+    pub(super) fn is_configured(&self, collection: &str) -> bool {
+        self.collection == collection
+    }
+
     /// `host:port/database`.
     pub(super) fn place(&self) -> &str {
         &self.place
@@ -83,7 +90,8 @@ impl Address {
     /// What the driver is told; asks the DNS where the URI names a service.
     pub(super) async fn options(&self) -> Result<ClientOptions, CallError> {
         let parsed = ClientOptions::parse(self.uri.clone()).await;
-        let mut options = parsed.map_err(|error| CallError::Unavailable(self.away("cannot be found", &error)))?;
+        let mut options =
+            parsed.map_err(|error| CallError::Unavailable(self.unavailable("cannot be found", &error)))?;
         options.app_name.get_or_insert_with(|| "tidegate".into());
         options.write_concern.get_or_insert_with(WriteConcern::majority);
         let selection = options.server_selection_timeout.map_or(SEARCH_PATIENCE, |wanted| wanted.min(SEARCH_PATIENCE));
@@ -105,7 +113,7 @@ impl Address {
         self.secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), "***"))
     }
 
-    pub(super) fn away(&self, what: &str, error: &Error) -> Fault {
+    pub(super) fn unavailable(&self, what: &str, error: &Error) -> Fault {
         Fault::destination(format!("`{}` {what}", self.place))
             .because(self.veiled(&refusal::words(error)))
             .hint("see that the server runs and has a primary, and that address and login are right")

@@ -7,6 +7,7 @@ use mongodb::bson::{Bson, Document, RawDocumentBuf, doc};
 use mongodb::error::{ErrorKind, IndexedWriteError, InsertManyError};
 
 use super::address::Address;
+use super::outcome::Outcome;
 use super::refusal::{self, Refusal};
 use super::{document, identity};
 use crate::model::{Answer, CallError, Failure, Fault, Record, TopicPartition};
@@ -45,46 +46,51 @@ impl Insert {
 }
 
 /// Inserts the rows, each collection's in one go.
-pub(super) async fn all(address: &Address, database: &Database, inserts: Vec<Insert>) -> Answer {
+pub(super) async fn all(address: &Address, database: &Database, inserts: Vec<Insert>) -> Result<Outcome, CallError> {
     let mut collections: BTreeMap<String, Vec<Insert>> = BTreeMap::new();
     for insert in inserts {
         collections.entry(insert.collection.clone()).or_default().push(insert);
     }
-    let mut failures = Vec::new();
+    let mut outcome = Outcome::default();
     for (name, inserts) in collections {
-        failures.extend(one(address, database, &name, &inserts).await?);
+        outcome.join(one(address, database, &name, &inserts).await?);
     }
-    Ok(failures)
+    Ok(outcome)
 }
 
-async fn one(address: &Address, database: &Database, name: &str, inserts: &[Insert]) -> Answer {
+async fn one(address: &Address, database: &Database, name: &str, inserts: &[Insert]) -> Result<Outcome, CallError> {
     let collection = database.collection::<RawDocumentBuf>(name);
     let documents = inserts.iter().map(|insert| &insert.raw);
     // Unordered: a document that is refused does not keep the ones after it from being written (S76).
     let Err(error) = collection.insert_many(documents).ordered(false).await else {
-        return Ok(Vec::new());
+        return Ok(Outcome::new(true));
     };
     if let ErrorKind::InsertMany(InsertManyError { write_errors, write_concern_error, .. }) = &*error.kind {
-        if write_concern_error.is_some() || write_errors.is_none() {
+        let fault = |what: &str| Fault::destination(format!("`{}` {what}", address.place()));
+        if let Some(why) = write_concern_error {
             // Written, but not on as many servers as wanted; inserting again asks again.
-            let fault = Fault::destination(format!("`{}` does not confirm writes", address.place()));
-            let why = write_concern_error.as_ref().map(|why| refusal::said(why.code, &why.code_name, &why.message));
-            return Err(CallError::Unavailable(fault.because(address.veiled(&why.unwrap_or_default()))));
+            let why = refusal::said(why.code, &why.code_name, &why.message);
+            return Err(CallError::Unavailable(fault("does not confirm writes").because(address.veiled(&why))));
         }
-        return refused(address, database, name, inserts, write_errors.as_deref().unwrap_or_default()).await;
+        return match write_errors {
+            Some(errors) => refused(address, database, name, inserts, errors).await,
+            None => Err(CallError::Unknown(fault("failed to insert and does not say why"))),
+        };
     }
-    match refusal::of(address, &error) {
-        Refusal::Away(fault) => Err(CallError::Unavailable(fault)),
+    let mut outcome = Outcome::default();
+    match refusal::of(address, name, &error) {
         Refusal::Row(reason) if inserts.len() > 1 => {
             // Which of them it is, only asking in parts can tell.
-            Err(CallError::Reject(
+            return Err(CallError::Reject(
                 Fault::destination(format!("`{}` refused documents for `{name}`", address.place())).because(reason),
-            ))
+            ));
         }
-        Refusal::Row(reason) | Refusal::Collection(reason) => {
-            Ok(inserts.iter().map(|insert| Failure::reject(insert.row, reason.clone())).collect())
+        refusal => {
+            let reason = refusal.call()?;
+            inserts.iter().for_each(|insert| outcome.reject(insert.row, &*reason));
         }
     }
+    Ok(outcome)
 }
 
 /// Judges the documents that the server did not insert.
@@ -94,13 +100,13 @@ async fn refused(
     name: &str,
     inserts: &[Insert],
     errors: &[IndexedWriteError],
-) -> Answer {
-    let mut failures = Vec::new();
+) -> Result<Outcome, CallError> {
+    let mut outcome = Outcome::new(errors.len() < inserts.len());
     let mut duplicates: Vec<(&Insert, Option<&str>)> = Vec::new();
     for error in errors {
         let Some(insert) = inserts.get(error.index) else {
             let fault = Fault::destination(format!("`{}` refused a document that it was not sent", address.place()));
-            return Err(CallError::Unavailable(fault));
+            return Err(CallError::Unknown(fault));
         };
         if refusal::DUPLICATE.contains(&error.code) {
             let index = refusal::index(&error.message);
@@ -110,15 +116,18 @@ async fn refused(
             continue;
         }
         let words = refusal::said(error.code, error.code_name.as_deref().unwrap_or_default(), &error.message);
-        failures.push(match refusal::of_code(address, error.code, &words) {
-            Refusal::Row(reason) | Refusal::Collection(reason) => Failure::reject(insert.row, reason),
-            Refusal::Away(fault) => Failure::unavailable(insert.row, fault.to_string()),
-        });
+        match refusal::of_code(address, name, error.code, &words) {
+            Refusal::Row(reason) | Refusal::Collection(reason) => outcome.reject(insert.row, reason),
+            Refusal::Unavailable(fault) | Refusal::Timeout(fault) => {
+                outcome.failures.push(Failure::unavailable(insert.row, fault.to_string()));
+            }
+            Refusal::Unknown(fault) => outcome.unknown(insert.row, fault),
+        }
     }
     if !duplicates.is_empty() {
-        failures.extend(compared(address, database, name, &duplicates).await?);
+        outcome.failures.extend(compared(address, database, name, &duplicates).await?);
     }
-    Ok(failures)
+    Ok(outcome)
 }
 
 /// A document that is there already, just as it is, was written before.
@@ -142,15 +151,13 @@ async fn compared(
     };
     let found = match found.await {
         Ok(found) => found,
-        Err(error) => match refusal::of(address, &error) {
-            Refusal::Away(fault) => return Err(CallError::Unavailable(fault)),
-            Refusal::Row(reason) | Refusal::Collection(reason) => {
-                let reason = format!(
-                    "its `_id` or another unique value is there already, and what is there cannot be read: {reason}"
-                );
-                return Ok(duplicates.iter().map(|(insert, _)| Failure::reject(insert.row, reason.clone())).collect());
-            }
-        },
+        Err(error) => {
+            let reason = refusal::of(address, name, &error).call()?;
+            let reason = format!(
+                "its `_id` or another unique value is there already, and what is there cannot be read: {reason}"
+            );
+            return Ok(duplicates.iter().map(|(insert, _)| Failure::reject(insert.row, reason.clone())).collect());
+        }
     };
     let other = duplicates.iter().filter_map(|(insert, index)| {
         let id = insert.raw.get("_id").ok().flatten().map(|id| format!("{id:?}"));

@@ -10,8 +10,9 @@ use mongodb::{Collection, Database};
 
 use super::address::Address;
 use super::identity;
+use super::outcome::Outcome;
 use super::refusal::{self, Refusal};
-use crate::model::{Answer, CallError, Failure, Fault};
+use crate::model::{CallError, Failure};
 
 /// How many keys of a call are written at the same time.
 const CONCURRENCY: usize = 8;
@@ -55,46 +56,54 @@ impl Keyed {
 }
 
 /// Writes every key's last wish. Keys go side by side, since only rows of one key have an order.
-pub(super) async fn all(address: &Address, database: &Database, keyed: Keyed) -> Answer {
-    let away = AtomicBool::new(false);
+pub(super) async fn all(address: &Address, database: &Database, keyed: Keyed) -> Result<Outcome, CallError> {
+    let failed = AtomicBool::new(false);
     let settled = stream::iter(keyed.groups).map(|group| async {
-        if away.load(Ordering::Relaxed) {
-            return Ok(Vec::new());
+        if failed.load(Ordering::Relaxed) {
+            return Ok(Outcome::default());
         }
         let settled = settle(address, database, group).await;
         if settled.is_err() {
-            away.store(true, Ordering::Relaxed);
+            failed.store(true, Ordering::Relaxed);
         }
         settled
     });
     // To the end: a write that is cut short could still be carried out, behind a later one.
     let settled: Vec<_> = settled.buffer_unordered(CONCURRENCY).collect().await;
-    let mut failures = Vec::new();
+    let mut outcome = Outcome::default();
     for settled in settled {
-        failures.extend(settled.map_err(CallError::Unavailable)?);
+        outcome.join(settled?);
     }
-    Ok(failures)
+    Ok(outcome)
 }
 
 /// Carries out the last wish that the server does not refuse.
-async fn settle(address: &Address, database: &Database, group: Group) -> Result<Vec<Failure>, Fault> {
+async fn settle(address: &Address, database: &Database, group: Group) -> Result<Outcome, CallError> {
     let collection = database.collection::<RawDocumentBuf>(&group.collection);
-    let mut failures = Vec::new();
-    for (row, wish) in group.wishes.into_iter().rev() {
-        let Err(error) = carry_out(&collection, &group.filter, &wish).await else { break };
-        match refusal::of(address, &error) {
-            Refusal::Away(fault) => return Err(fault),
+    let mut outcome = Outcome::default();
+    let mut wishes = group.wishes.into_iter().rev();
+    while let Some((row, wish)) = wishes.next() {
+        let Err(error) = carry_out(&collection, &group.filter, &wish).await else {
+            outcome.written = true;
+            break;
+        };
+        match refusal::of(address, &group.collection, &error) {
             Refusal::Row(_) if is_duplicate(&error) => {
                 let words = refusal::words(&error);
                 let index = refusal::index(&words).map(|index| format!("the unique index `{index}`"));
                 let index = index.unwrap_or_else(|| "a unique index".into());
-                let reason = format!("{index} of `{}` has its value already", group.collection);
-                failures.push(Failure::reject(row, reason));
+                outcome.reject(row, format!("{index} of `{}` has its value already", group.collection));
             }
-            Refusal::Row(reason) | Refusal::Collection(reason) => failures.push(Failure::reject(row, reason)),
+            Refusal::Unknown(fault) => {
+                let reason = format!("not written, because a later row of its key may have to be: {fault}");
+                outcome.unknown(row, fault);
+                outcome.failures.extend(wishes.map(|(row, _)| Failure::not_tried(row, reason.clone())));
+                break;
+            }
+            refusal => outcome.reject(row, refusal.call()?),
         }
     }
-    Ok(failures)
+    Ok(outcome)
 }
 
 async fn carry_out(collection: &Collection<RawDocumentBuf>, filter: &Document, wish: &Wish) -> Result<(), Error> {

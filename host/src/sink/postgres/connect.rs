@@ -6,7 +6,7 @@ use sqlx::postgres::{PgPool, PgPoolOptions};
 use sqlx::{Connection as _, Error, PgConnection};
 
 use super::plan::{GUARD_TYPE, listed};
-use super::{ACQUIRE_TIMEOUT, PostgresSink, name, table, trouble};
+use super::{ACQUIRE_TIMEOUT, PostgresSink, name, sqlstate, table};
 use crate::model::{CallError, Fault};
 
 /// How long a start waits for the server.
@@ -105,7 +105,7 @@ impl PostgresSink {
 
     fn unreached(&self, error: &Error) -> CallError {
         let fault = self.writer().fault("cannot be used", error);
-        let code = trouble::server(error).map(|error| error.code().to_owned()).unwrap_or_default();
+        let code = sqlstate::server(error).map(|error| error.code().to_owned()).unwrap_or_default();
         let hint = match (error, code.as_str()) {
             (Error::Tls(_) | Error::Configuration(_), _) => {
                 format!("look at `{}` and at the server's certificate", self.option("tls"))

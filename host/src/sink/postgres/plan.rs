@@ -38,7 +38,7 @@ pub(super) struct Item<'r> {
     /// Where there is a guard: how new it is among the rows of its key.
     version: Option<Offset>,
     /// Rows with the same text here are the same to the table; only the newest of them is written, without a guard the last.
-    key: Option<String>,
+    pub(super) key: Option<String>,
 }
 
 /// The rows as statements, and those that no statement could write.

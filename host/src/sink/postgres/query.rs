@@ -15,7 +15,7 @@ use sqlx::{AssertSqlSafe, Error, Row as _};
 use super::PostgresSink;
 use super::connect::LOOK_AFTER;
 use super::session::Session;
-use super::trouble;
+use super::sqlstate;
 use crate::sink::Query;
 
 /// Longest that one statement may take, the wait for a connection included.
@@ -49,7 +49,7 @@ impl Query for PostgresSink {
         let run = async {
             let mut session = self.session(&pool).await.map_err(|error| error.to_string())?;
             statement.run(&mut session).await.map_err(|failed| match failed {
-                Failed::Server(error) => trouble::words(&error, self.user()),
+                Failed::Server(error) => sqlstate::words(&error, self.user()),
                 Failed::Limit(words) => words,
             })
         };
@@ -119,7 +119,7 @@ impl<'s> Statement<'s> {
         let has_rows = match one(session, wrapped).await {
             Ok(()) => true,
             // A statement that returns nothing cannot be wrapped. Another one's error comes again, and unwrapped.
-            Err(error) if trouble::server(&error).is_some() => {
+            Err(error) if sqlstate::server(&error).is_some() => {
                 session.run("ROLLBACK TO SAVEPOINT wrapped").await?;
                 one(session, format!("PREPARE tidegate_query AS {text}")).await?;
                 false

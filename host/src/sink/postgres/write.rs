@@ -1,35 +1,50 @@
-//! Writes a call's statements in one transaction, and finds the rows to blame when the server refuses it (S108).
+//! Writes a call's statements in one transaction (S108).
 
-use std::collections::HashMap;
 use std::time::Duration;
 
-use serde_json::value::RawValue;
-use sqlx::{AssertSqlSafe, Error};
+use sqlx::Error;
 
-use super::name::quoted;
-use super::plan::{Item, Statement, parameter, plain};
+use super::plan::{Statement, parameter};
 use super::session::Session;
-use super::trouble::{self, Trouble};
-use crate::model::{CallError, Failure, Fault};
-use crate::sink::json;
+use super::sqlstate::{self, Class};
+use crate::model::{Answer, CallError, Failure, FailureKind, Fault};
 
 /// How often a transaction is tried that others are in the way of.
 const CONTENDED_TRIES: u32 = 6;
 /// The wait before the second try; each further one waits twice as long.
 const CONTENDED_WAIT: Duration = Duration::from_millis(20);
-/// Rows of one call whose columns are tried one by one to find out which of them the server refuses.
-const SEARCHED_ROWS: u32 = 500;
+/// Begins a transaction that waits for a lock no longer than this, unless the role or the address says how long. It has to be
+/// shorter than a call (S77): a statement that waits longer than its call would hold its connection to the server, and every
+/// repetition would add one. Set for the transaction alone, so that a connection pooler may give the session to others.
+pub(super) const BEGIN: &str = "BEGIN; SELECT pg_catalog.set_config('lock_timeout', '5s', true)
+    WHERE pg_catalog.current_setting('lock_timeout') = '0'";
 
 /// Why a transaction did not come to its end.
-struct Broken {
-    error: Error,
+pub(super) struct Broken {
+    pub(super) error: Error,
     /// COMMIT was sent: what the server does not deny may have happened.
-    committing: bool,
+    pub(super) committing: bool,
 }
 
 impl Broken {
-    fn open(error: Error) -> Self {
+    pub(super) fn open(error: Error) -> Self {
         Self { error, committing: false }
+    }
+
+    pub(super) fn committing(error: Error) -> Self {
+        Self { error, committing: true }
+    }
+
+    /// What a single row that fails like this would be; `None` where the rows are not the cause, or may be written.
+    pub(super) fn rows(&self) -> Option<FailureKind> {
+        match sqlstate::classify(&self.error) {
+            Class::Rows(kind) if !self.outcome_is_unknown() => Some(kind),
+            _ => None,
+        }
+    }
+
+    fn outcome_is_unknown(&self) -> bool {
+        self.committing && sqlstate::leaves_outcome_unknown(&self.error)
     }
 }
 
@@ -37,10 +52,10 @@ impl Broken {
 pub(super) enum First {
     /// All is written.
     Written,
-    /// Nothing is, and somebody is to blame.
-    Refused,
+    /// Nothing is, and some rows may be the cause. A lock may have been waited for in vain.
+    Refused { locked: bool },
     /// It is answered: nothing more can be done now.
-    Answered(Result<Vec<Failure>, CallError>),
+    Answered(Answer),
 }
 
 /// Who writes, for the words of faults.
@@ -48,6 +63,8 @@ pub(super) struct Writer<'a> {
     pub(super) name: &'a str,
     pub(super) shown: &'a str,
     pub(super) user: &'a str,
+    /// The configured table as it stands in a statement.
+    pub(super) table: String,
     pub(super) idempotent: bool,
 }
 
@@ -57,14 +74,14 @@ impl Writer<'_> {
         let mut tries = 0;
         loop {
             let Err(broken) = whole(session, statements).await else { return First::Written };
-            if trouble::judge(&broken.error) == Trouble::Permanent {
+            if let Some(kind) = broken.rows() {
                 if session.close("ROLLBACK").await.is_ok() {
-                    return First::Refused;
+                    return First::Refused { locked: kind == FailureKind::Unavailable };
                 }
-                return First::Answered(Err(self.away(&broken.error)));
+                return First::Answered(Err(self.unavailable(&broken.error)));
             }
-            if let Some(answer) = self.answer(session, broken, statements, &mut tries).await {
-                return First::Answered(answer);
+            if let Some(error) = self.failed(session, broken, &mut tries).await {
+                return First::Answered(Err(error));
             }
         }
     }
@@ -74,157 +91,78 @@ impl Writer<'_> {
         &self,
         session: &mut Session,
         statements: &[Statement<'_>],
+        locked: bool,
+        is_to_blame: &(dyn Fn(u32, bool) -> bool + Sync),
     ) -> Result<Vec<Failure>, CallError> {
         let mut tries = 0;
         loop {
-            let broken = match self.halves(session, statements).await {
-                Ok(refused) => return Ok(refused),
+            let broken = match self.parts(session, statements, locked, is_to_blame).await {
+                Ok(answer) => return answer,
                 Err(broken) => broken,
             };
-            if trouble::judge(&broken.error) == Trouble::Permanent {
+            if let Some(kind) = broken.rows() {
                 // Only a COMMIT can be refused here, although every constraint had been looked at.
                 let _ = session.close("ROLLBACK").await;
-                return Err(CallError::Reject(self.fault("refused the rows", &broken.error)));
+                let fault = self.fault("refused the rows", &broken.error);
+                return Err(match kind {
+                    FailureKind::Reject => CallError::Reject(fault),
+                    _ => CallError::Unknown(fault),
+                });
             }
-            if let Some(answer) = self.answer(session, broken, statements, &mut tries).await {
-                return answer;
+            if let Some(error) = self.failed(session, broken, &mut tries).await {
+                return Err(error);
             }
         }
     }
 
     /// What a failure means that is not the rows' own; `None`: try again.
-    async fn answer(
-        &self,
-        session: &mut Session,
-        broken: Broken,
-        statements: &[Statement<'_>],
-        tries: &mut u32,
-    ) -> Option<Result<Vec<Failure>, CallError>> {
-        let Broken { error, committing } = broken;
-        let retry = |reason: String| {
-            let items = statements.iter().flat_map(|statement| &statement.items);
-            Ok(items.map(|item| Failure::retry(item.index, reason.clone())).collect())
-        };
-        match trouble::judge(&error) {
-            Trouble::Contended => {
+    async fn failed(&self, session: &mut Session, broken: Broken, tries: &mut u32) -> Option<CallError> {
+        let error = &broken.error;
+        if broken.outcome_is_unknown() {
+            return Some(if self.idempotent {
+                self.unavailable(error)
+            } else {
+                CallError::Unknown(self.fault("did not say whether the rows were written", error))
+            });
+        }
+        Some(match sqlstate::classify(error) {
+            Class::Contention => {
                 *tries += 1;
                 if *tries < CONTENDED_TRIES && session.close("ROLLBACK").await.is_ok() {
                     tokio::time::sleep(CONTENDED_WAIT * 2_u32.pow(*tries - 1)).await;
                     return None;
                 }
-                Some(retry(format!("other transactions were in the way: {}", trouble::words(&error, self.user))))
+                CallError::Unavailable(self.fault("has other transactions in the way", error))
             }
-            _ if committing && self.idempotent => Some(Err(self.away(&error))),
-            _ if committing => {
-                Some(retry(format!("whether it was written is unknown: {}", trouble::words(&error, self.user))))
+            Class::Unavailable => self.unavailable(error),
+            Class::Timeout => {
+                let _ = session.close("ROLLBACK").await;
+                CallError::Timeout(self.fault("did not write in time", error))
             }
-            Trouble::Away => Some(Err(self.away(&error))),
-            Trouble::Unclear | Trouble::Permanent => {
-                Some(Err(CallError::Unknown(self.fault("could not write", &error))))
-            }
-        }
+            Class::Unknown | Class::Rows(_) => CallError::Unknown(self.fault("could not write", error)),
+        })
     }
 
-    /// The destination is away, and nothing was written.
-    pub(super) fn away(&self, error: &Error) -> CallError {
+    /// The destination is unavailable, and nothing was written.
+    pub(super) fn unavailable(&self, error: &Error) -> CallError {
         CallError::Unavailable(self.fault("cannot be written to", error))
     }
 
     /// A fault of the destination.
     pub(super) fn fault(&self, what: &str, error: &Error) -> Fault {
-        Fault::destination(format!("`postgres/{}` {what} at `{}`", self.name, self.shown))
-            .because(trouble::words(error, self.user))
+        self.told(what, sqlstate::words(error, self.user))
     }
 
-    async fn halves(&self, session: &mut Session, statements: &[Statement<'_>]) -> Result<Vec<Failure>, Broken> {
-        // From here on every constraint speaks up at its statement, so that its rows can be told.
-        session.run("BEGIN; SET CONSTRAINTS ALL IMMEDIATE").await.map_err(Broken::open)?;
-        let mut refused = Vec::new();
-        let mut searches = SEARCHED_ROWS;
-        for statement in statements {
-            // The next part is at the end.
-            let mut parts = vec![statement.items.as_slice()];
-            while let Some(items) = parts.pop() {
-                session.run("SAVEPOINT part").await.map_err(Broken::open)?;
-                let Err(error) = session.execute(&statement.sql, &parameter(items)).await else {
-                    session.run("RELEASE SAVEPOINT part").await.map_err(Broken::open)?;
-                    continue;
-                };
-                if trouble::judge(&error) != Trouble::Permanent {
-                    return Err(Broken::open(error));
-                }
-                session.run(BACK).await.map_err(Broken::open)?;
-                if let [item] = items {
-                    let reason = self.reason(session, statement, item, &error, &mut searches).await?;
-                    refused.push(Failure::reject(item.index, reason));
-                } else if trouble::concerns_all_rows(&error) {
-                    let words = trouble::words(&error, self.user);
-                    let reason = format!("table `{}`: {words}", plain(statement.table));
-                    refused.extend(items.iter().map(|item| Failure::reject(item.index, reason.clone())));
-                } else {
-                    let (first, second) = items.split_at(items.len() / 2);
-                    parts.extend([second, first]);
-                }
-            }
-        }
-        session.close("COMMIT").await.map_err(|error| Broken { error, committing: true })?;
-        Ok(refused)
-    }
-
-    /// Why the server refuses the row, with the column that it is about: as the server says, or as trying them shows.
-    async fn reason(
-        &self,
-        session: &mut Session,
-        statement: &Statement<'_>,
-        item: &Item<'_>,
-        error: &Error,
-        searches: &mut u32,
-    ) -> Result<String, Broken> {
-        let words = trouble::words(error, self.user);
-        let column = match trouble::columns(error) {
-            Some(columns) => Some(columns),
-            None if *searches > 0 && trouble::may_be_a_value(error) => {
-                *searches -= 1;
-                search(session, statement, item).await?
-            }
-            None => None,
-        };
-        Ok(match column {
-            Some(column) => format!("column `{column}` of table `{}`: {words}", plain(statement.table)),
-            None => format!("table `{}`: {words}", plain(statement.table)),
-        })
+    /// A fault of the destination, with the words of its error.
+    pub(super) fn told(&self, what: &str, words: String) -> Fault {
+        Fault::destination(format!("`postgres/{}` {what} at `{}`", self.name, self.shown)).because(words)
     }
 }
 
-/// Back to before the part, as if it had not been.
-const BACK: &str = "ROLLBACK TO SAVEPOINT part; RELEASE SAVEPOINT part";
-
 async fn whole(session: &mut Session, statements: &[Statement<'_>]) -> Result<(), Broken> {
-    session.run("BEGIN").await.map_err(Broken::open)?;
+    session.run(BEGIN).await.map_err(Broken::open)?;
     for statement in statements {
         session.execute(&statement.sql, &parameter(&statement.items)).await.map_err(Broken::open)?;
     }
-    session.close("COMMIT").await.map_err(|error| Broken { error, committing: true })
-}
-
-/// The first column whose value the server cannot read.
-async fn search(session: &mut Session, statement: &Statement<'_>, item: &Item<'_>) -> Result<Option<String>, Broken> {
-    let Ok(fields) = json::object(&item.document) else { return Ok(None) };
-    let values: HashMap<&str, &RawValue> = fields.iter().map(|(name, value)| (name.as_ref(), *value)).collect();
-    session.run("SAVEPOINT part").await.map_err(Broken::open)?;
-    for &(column, type_name) in &statement.columns {
-        let Some(value) = values.get(column) else { continue };
-        let name = quoted(column);
-        let sql = format!("SELECT {name} IS NULL FROM json_to_record($1::text::json) AS x({name} {type_name})");
-        let text = format!("{{{name}:{}}}", value.get());
-        let tried = sqlx::query(AssertSqlSafe(sql)).bind(text).execute(session.opened()).await;
-        let Err(error) = tried else { continue };
-        if trouble::judge(&error) != Trouble::Permanent {
-            return Err(Broken::open(error));
-        }
-        session.run(BACK).await.map_err(Broken::open)?;
-        return Ok(Some(column.to_owned()));
-    }
-    session.run("RELEASE SAVEPOINT part").await.map_err(Broken::open)?;
-    Ok(None)
+    session.close("COMMIT").await.map_err(Broken::committing)
 }

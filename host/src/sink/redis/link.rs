@@ -2,7 +2,8 @@
 //!
 //! One connection, because a server takes a connection's commands in their order: a call that was given up or cut short is
 //! done with before the next one begins, and an older value never comes after a newer one. That has to hold beyond a
-//! connection that we give up while its commands may still wait inside the server, so the next one ends it there first.
+//! connection that we give up while its commands may still wait inside the server, so the next one ends it there first. A proxy
+//! that does not know `CLIENT` cannot be asked to.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,7 +16,7 @@ use redis::{
 };
 use tokio::sync::Mutex;
 
-use super::Options;
+use super::{Options, reply};
 use crate::model::{CallError, Fault};
 use crate::sink::tls::{self, Tls};
 
@@ -63,14 +64,27 @@ struct Open {
 pub(super) enum Lost {
     /// The server took the connection and then ended it.
     HungUp(Fault),
-    /// It cannot be reached or does not answer.
-    Away(Fault),
+    /// It cannot be reached.
+    Unavailable(Fault),
+    /// It did not answer in time. Whether it carried out the commands is unknown.
+    Late(Fault),
 }
 
 impl From<Lost> for CallError {
     fn from(lost: Lost) -> Self {
-        let (Lost::HungUp(fault) | Lost::Away(fault)) = lost;
-        Self::Unavailable(fault)
+        match lost {
+            // A server that can be reached and hangs up may do so because of what one row holds.
+            Lost::HungUp(fault) => Self::Unknown(fault),
+            Lost::Unavailable(fault) => Self::Unavailable(fault),
+            Lost::Late(fault) => Self::Timeout(fault),
+        }
+    }
+}
+
+impl Lost {
+    fn fault(self) -> Fault {
+        let (Self::HungUp(fault) | Self::Unavailable(fault) | Self::Late(fault)) = self;
+        fault
     }
 }
 
@@ -108,7 +122,9 @@ impl Link {
             )
         };
         let info = options.url.as_str().into_connection_info().map_err(|_| not_a_url())?;
-        let settings = info.redis_settings();
+        // There are proxies that hang up on `CLIENT SETINFO`.
+        let settings = info.redis_settings().clone().set_skip_set_lib_name();
+        let info = info.set_redis_settings(settings.clone());
         let secrets =
             settings.password().filter(|password| !password.is_empty()).map(str::to_owned).into_iter().collect();
         let (database, secure) = (settings.db(), matches!(info.addr(), ConnectionAddr::TcpTls { .. }));
@@ -160,15 +176,15 @@ impl Link {
             let mut open = self.open().await?;
             let answer = open.connection.send_packed_command(&redis::cmd("PING")).await;
             match answer {
-                Ok(Value::ServerError(error)) => Err(self.away(
+                Ok(Value::ServerError(error)) => Err(self.fault(
                     "answers, but is not ready",
                     &format!("{} {}", error.code(), error.details().unwrap_or_default()),
                 )),
                 Ok(_) => Ok(()),
-                Err(error) => Err(self.away("does not answer", &error.to_string())),
+                Err(error) => Err(self.fault("does not answer", &error.to_string())),
             }
         };
-        let timeout = || self.away("does not answer", &format!("nothing within {} seconds", START_PATIENCE.as_secs()));
+        let timeout = || self.fault("does not answer", &format!("nothing within {} seconds", START_PATIENCE.as_secs()));
         tokio::time::timeout(START_PATIENCE, probe)
             .await
             .unwrap_or_else(|_| Err(timeout()))
@@ -179,7 +195,7 @@ impl Link {
 
     /// Sends the commands and waits for as many answers.
     pub(super) async fn send(&self, pipeline: &Pipeline, commands: usize) -> Result<Vec<Value>, Lost> {
-        let mut open = self.open().await.map_err(Lost::Away)?;
+        let mut open = self.open().await.map_err(Lost::Unavailable)?;
         let mut doubt = Doubt(Some(&self.doubted));
         let answers = open.connection.send_packed_commands(pipeline, 0, commands).await;
         if !answers.as_ref().is_err_and(RedisError::is_timeout) {
@@ -187,16 +203,23 @@ impl Link {
         }
         drop(doubt);
         match answers {
-            Ok(answers) if answers.len() == commands => Ok(answers),
+            Ok(answers) if answers.len() == commands => {
+                // After a failover the server that was the master stays up and refuses: its name may lead to another one now.
+                let stale = |answer: &Value| matches!(answer, Value::ServerError(error) if reply::is_stale(error));
+                if answers.iter().any(stale) {
+                    self.renew(open.generation).await;
+                }
+                Ok(answers)
+            }
             Ok(answers) => {
                 let why = format!("{} answers to {commands} commands", answers.len());
                 self.forget(open.generation).await;
-                Err(Lost::Away(self.away("answers oddly", &why)))
+                Err(Lost::HungUp(self.fault("answers oddly", &why)))
             }
-            Err(error) if error.is_timeout() => Err(Lost::Away(self.away("does not answer", &error.to_string()))),
+            Err(error) if error.is_timeout() => Err(Lost::Late(self.fault("does not answer", &error.to_string()))),
             Err(error) => {
                 self.forget(open.generation).await;
-                Err(Lost::HungUp(self.away("hung up", &error.to_string())))
+                Err(Lost::HungUp(self.fault("hung up", &error.to_string())))
             }
         }
     }
@@ -231,7 +254,11 @@ impl Link {
         {
             return Err(fault.clone());
         }
-        let connected = self.connected(slot.abandoned.as_ref()).await;
+        let connected = match self.connected(slot.abandoned.as_ref()).await {
+            // A proxy may have hung up on `CLIENT`.
+            Err(Lost::HungUp(fault)) => self.connected_plainly().await.map_err(|_| fault),
+            connected => connected.map_err(Lost::fault),
+        };
         self.tries.fetch_add(1, Ordering::AcqRel);
         match connected {
             Ok((connection, peer)) => {
@@ -248,29 +275,48 @@ impl Link {
     }
 
     /// A new connection, and the end of the abandoned one inside the server.
-    async fn connected(&self, abandoned: Option<&Peer>) -> Result<(MultiplexedConnection, Option<Peer>), Fault> {
+    async fn connected(&self, abandoned: Option<&Peer>) -> Result<(MultiplexedConnection, Option<Peer>), Lost> {
+        let mut pipeline = Pipeline::new();
+        if let Some(peer) = abandoned {
+            // By number and address: after a restart the number may be somebody else's.
+            pipeline.cmd("CLIENT").arg("KILL").arg("ID").arg(&peer.id).arg("ADDR").arg(&peer.address);
+        }
+        pipeline.cmd("CLIENT").arg("INFO");
+        // Servers before 6.2 do not know, and users may not ask: then there is nothing to end by.
+        let (connection, answers) = self.greeted(&pipeline).await?;
+        Ok((connection, answers.last().and_then(peer)))
+    }
+
+    /// A new connection to what does not know `CLIENT`.
+    async fn connected_plainly(&self) -> Result<(MultiplexedConnection, Option<Peer>), Lost> {
+        let mut pipeline = Pipeline::new();
+        pipeline.cmd("PING");
+        self.greeted(&pipeline).await.map(|(connection, _)| (connection, None))
+    }
+
+    /// A new connection, and its answers to the first commands.
+    async fn greeted(&self, pipeline: &Pipeline) -> Result<(MultiplexedConnection, Vec<Value>), Lost> {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_PATIENCE))
             .set_response_timeout(Some(ANSWER_PATIENCE));
+        let unavailable = |error: &RedisError| Lost::Unavailable(self.fault("cannot be reached", &error.to_string()));
         let attempt = async {
-            let mut connection = self.client.get_multiplexed_async_connection_with_config(&config).await?;
-            let mut pipeline = Pipeline::new();
-            if let Some(peer) = abandoned {
-                // By number and address: after a restart the number may be somebody else's.
-                pipeline.cmd("CLIENT").arg("KILL").arg("ID").arg(&peer.id).arg("ADDR").arg(&peer.address);
+            let connecting = self.client.get_multiplexed_async_connection_with_config(&config);
+            let mut connection = connecting.await.map_err(|error| unavailable(&error))?;
+            let answers = match connection.send_packed_commands(pipeline, 0, pipeline.len()).await {
+                Ok(answers) => answers,
+                Err(error) if error.is_timeout() => return Err(unavailable(&error)),
+                Err(error) => return Err(Lost::HungUp(self.fault("cannot be reached", &error.to_string()))),
+            };
+            match answers.iter().find_map(reply::too_many_clients) {
+                Some(words) => Err(Lost::Unavailable(self.fault("takes no connection", words))),
+                None => Ok((connection, answers)),
             }
-            pipeline.cmd("CLIENT").arg("INFO");
-            // Servers before 6.2 do not know, and users may not ask: then there is nothing to end by.
-            let answers = connection.send_packed_commands(&pipeline, 0, pipeline.len()).await?;
-            Ok::<_, RedisError>((connection, answers.last().and_then(peer)))
         };
-        match tokio::time::timeout(CONNECT_PATIENCE, attempt).await {
-            Ok(Ok(connected)) => Ok(connected),
-            Ok(Err(error)) => Err(self.away("cannot be reached", &error.to_string())),
-            Err(_) => {
-                Err(self.away("cannot be reached", &format!("nothing within {} seconds", CONNECT_PATIENCE.as_secs())))
-            }
-        }
+        let patience = || format!("nothing within {} seconds", CONNECT_PATIENCE.as_secs());
+        tokio::time::timeout(CONNECT_PATIENCE, attempt)
+            .await
+            .unwrap_or_else(|_| Err(Lost::Unavailable(self.fault("cannot be reached", &patience()))))
     }
 
     /// Gives a connection up that the server has ended, unless somebody did before.
@@ -281,7 +327,15 @@ impl Link {
         }
     }
 
-    fn away(&self, what: &str, why: &str) -> Fault {
+    /// Lets the next call connect anew. Whoever still waits for answers on the old connection gets them.
+    async fn renew(&self, generation: u64) {
+        let mut slot = self.slot.lock().await;
+        if slot.open.as_ref().is_some_and(|open| open.generation == generation) {
+            slot.open = None;
+        }
+    }
+
+    fn fault(&self, what: &str, why: &str) -> Fault {
         // A server that does not know a command repeats its arguments, and the login is one.
         let why = self.secrets.iter().fold(why.to_owned(), |why, secret| why.replace(secret.as_str(), "***"));
         Fault::destination(format!("`{}` {what}", self.place))

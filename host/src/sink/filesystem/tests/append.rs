@@ -100,9 +100,9 @@ fn s119_a_half_line_that_cannot_be_cut_off_is_ended() {
     assert_eq!(disk.text(), "11\n222\n");
 }
 
-/// S119 on a real file: one at the greatest length that its file system knows, where a write falls short or fails.
+/// S79a, S119 on a real file: one at the greatest length that its file system knows, where a write falls short or fails.
 #[tokio::test]
-async fn s119_a_file_that_can_grow_no_more_means_retry() {
+async fn s79a_a_file_that_can_grow_no_more_is_unavailable() {
     let place = Place::new().await;
     let file = fs::File::create(place.base().join("f")).unwrap();
     // Sparse, so it takes no room; some file systems know no limit.
@@ -123,7 +123,7 @@ async fn s119_a_file_that_can_grow_no_more_means_retry() {
             .unwrap();
         let failures = place.deliver(routed(&[(b"f", b"{}"), (b"g", b"1"), (b"f", b"[]")])).await;
         assert_eq!(failures.iter().map(|failure| failure.index).collect::<Vec<_>>(), [0, 2]);
-        assert!(failures.iter().all(|failure| failure.kind == FailureKind::Retry), "{failures:?}");
+        assert!(failures.iter().all(|failure| failure.kind == FailureKind::Unavailable), "{failures:?}");
         assert!(failures[0].reason.starts_with("could not write to `f`: File too large"), "{failures:?}");
         assert_eq!(file.metadata().unwrap().len(), greatest - room);
     }

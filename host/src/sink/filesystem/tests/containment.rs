@@ -263,3 +263,19 @@ proptest! {
         })?;
     }
 }
+
+/// S79a: a row that names no path does not answer for where the configured one leads; one that names it does.
+#[tokio::test]
+async fn s79a_a_configured_path_that_cannot_be_written_to_is_unavailable() {
+    let place = Place::with(|options| options.path = "mounted/f".into()).await;
+    let mut rows = batch(&["1", "2", "3"]);
+    for target in [None, Some(b"none/x".as_slice()), Some(b"g")] {
+        rows.targets.push(target);
+    }
+    let kinds: Vec<_> =
+        place.deliver(rows.clone()).await.into_iter().map(|failure| (failure.index, failure.kind)).collect();
+    assert_eq!(kinds, [(0, FailureKind::Unavailable), (1, FailureKind::Reject)]);
+    fs::create_dir(place.base().join("mounted")).unwrap();
+    assert_eq!(place.deliver(rows.select(&[0])).await, []);
+    assert_eq!((place.read("mounted/f"), place.read("g")), ("1\n".into(), "3\n".into()));
+}

@@ -22,7 +22,8 @@ struct Options {
     setup: Act,
     ready: Act,
     window: Act,
-    /// The answer of the delivery hook: `default`, `dlq`, `retry`, `skip`, `abort`, `backpressure`, or any [`Act`] that ends it.
+    /// The answer of the delivery hook: `default`, `dlq`, `retry`, `skip`, `abort`, `backpressure`, or any [`Act`] that
+    /// ends it.
     delivery: String,
     backpressure_milliseconds: u64,
     /// Whether the window hook yields a payload for each of `sinks`.

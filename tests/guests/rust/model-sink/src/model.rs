@@ -1,9 +1,10 @@
-//! A sink that takes every freedom that the contract gives to one, as the rows say. Knows nothing of WebAssembly, so that
-//! tests can use it as it is, and compare it with the component that is made of it.
+//! A sink that takes every freedom that the contract gives to one, as the rows say. Knows nothing of WebAssembly, so
+//! that tests can use it as it is, and compare it with the component that is made of it.
 //!
-//! A row's value is JSON such as `{"id": 7, "add": "refuse_reject", "flush": "trap"}`. `add` says what the call of `add`
-//! does because of the row, `flush` what the call of `flush` does, or `deliver` in a direct sink; without a word the row
-//! is taken. `times` is how often the word is followed, counted by `id` for as long as the instance lives: see [`Word`].
+//! A row's value is JSON such as `{"id": 7, "add": "refuse_reject", "flush": "trap"}`. `add` says what the call of
+//! `add` does because of the row, `flush` what the call of `flush` does, or `deliver` in a direct sink; without a word
+//! the row is taken. `times` is how often the word is followed, counted by `id` for as long as the instance lives: see
+//! [`Word`].
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -244,7 +245,8 @@ impl Model {
         &self.options
     }
 
-    /// Offsets and ordinals of the rows that are held of the topic-partition, in order, without those that were refused.
+    /// Offsets and ordinals of the rows that are held of the topic-partition, in order, without those that were
+    /// refused.
     pub fn held(&self, source: &Source) -> Vec<(i64, u32)> {
         self.buffers.get(source).into_iter().flatten().flatten().map(|row| (row.offset, row.ordinal)).collect()
     }
@@ -267,7 +269,7 @@ impl Model {
             return Err(End::Backpressure(WAIT_MILLISECONDS));
         }
         let mut rows: Vec<Asking> = rows.iter().map(Asking::new).collect();
-        let failed = self.follow(Call::Add, source, rows.iter().map(Some))?;
+        let failed = self.follow(Call::Add, source, rows.iter().map(Some)).map_err(|ended| ended.end)?;
         let refused: Vec<usize> = failed.iter().map(|failed| failed.index as usize).collect();
         let bytes = usize::try_from(self.options.hoard_bytes_per_row).unwrap_or(usize::MAX);
         for row in &mut rows {
@@ -392,10 +394,4 @@ struct Ended {
     index: usize,
     /// The rows before it that were named.
     failed: Vec<Failed>,
-}
-
-impl From<Ended> for End {
-    fn from(ended: Ended) -> Self {
-        ended.end
-    }
 }
