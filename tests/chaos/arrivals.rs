@@ -1,5 +1,6 @@
 //! What has arrived in each sink, read little by little; and the check that nothing was committed before.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::PathBuf;
@@ -18,33 +19,60 @@ const SHOWN_PATIENCE: Duration = Duration::from_secs(20);
 const ANSWER: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(200);
 
-/// The files of all hosts, one each, read as they grow.
+/// How a sink writes the lines of its files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// A payload.
+    Json,
+    /// A payload as the only field of a CSV row, below a line of column names.
+    Csv,
+}
+
+impl Format {
+    /// The payload in a line, or `None` for the line of column names.
+    fn payload(self, line: &[u8]) -> Option<Cow<'_, [u8]>> {
+        match (self, line) {
+            (Self::Csv, b"value") => None,
+            (Self::Csv, [b'"', quoted @ .., b'"']) => {
+                Some(Cow::Owned(String::from_utf8_lossy(quoted).replace("\"\"", "\"").into_bytes()))
+            }
+            _ => Some(Cow::Borrowed(line)),
+        }
+    }
+}
+
+/// The files of one sink of all hosts, read as they grow. No two hosts write to the same one.
 pub struct Files {
+    pub sink: &'static str,
+    format: Format,
     paths: Vec<PathBuf>,
     read: Vec<u64>,
     keys: u32,
+    /// One sequence for each file.
     pub arrivals: Vec<Vec<Arrival>>,
     /// Lines that were cut off.
     pub cut: usize,
 }
 
 impl Files {
-    pub fn new(paths: Vec<PathBuf>, keys: u32) -> Self {
-        Self { read: vec![0; paths.len()], arrivals: vec![Vec::new(); paths.len()], paths, keys, cut: 0 }
+    pub fn new(sink: &'static str, format: Format, paths: Vec<PathBuf>, keys: u32) -> Self {
+        let count = paths.len();
+        Self { sink, format, read: vec![0; count], arrivals: vec![Vec::new(); count], paths, keys, cut: 0 }
     }
 
     /// Reads the lines that are new. One that does not end yet is left for the next time.
     pub fn update(&mut self) {
-        for (host, path) in self.paths.iter().enumerate() {
+        for (number, path) in self.paths.iter().enumerate() {
             let Ok(mut file) = File::open(path) else { continue };
-            file.seek(SeekFrom::Start(self.read[host])).unwrap();
+            file.seek(SeekFrom::Start(self.read[number])).unwrap();
             let mut text = Vec::new();
             file.read_to_end(&mut text).unwrap();
             let whole = text.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
-            self.read[host] += whole as u64;
+            self.read[number] += whole as u64;
             for line in text[..whole].split_inclusive(|&byte| byte == b'\n') {
-                match Arrival::parse(&line[..line.len() - 1], self.keys) {
-                    Ok(arrival) => self.arrivals[host].push(arrival),
+                let Some(payload) = self.format.payload(&line[..line.len() - 1]) else { continue };
+                match Arrival::parse(&payload, self.keys) {
+                    Ok(arrival) => self.arrivals[number].push(arrival),
                     Err(_) => self.cut += 1,
                 }
             }
@@ -147,14 +175,14 @@ pub fn committed(consumer: &BaseConsumer, topic: &str, partitions: usize) -> Res
 
 /// Everything that has arrived, and how far it was held against what is committed.
 pub struct Arrivals {
-    pub files: Files,
+    pub files: Vec<Files>,
     pub results: Results,
     /// Below these nothing is missing, in any sink.
     checked: Vec<u32>,
 }
 
 impl Arrivals {
-    pub fn new(files: Files, results: Results, partitions: usize) -> Self {
+    pub fn new(files: Vec<Files>, results: Results, partitions: usize) -> Self {
         Self { files, results, checked: vec![0; partitions] }
     }
 
@@ -169,8 +197,8 @@ impl Arrivals {
             }
         }
         let mut told = Vec::new();
-        self.files.update();
-        told.extend(self.missing("filesystem", &self.files.arrivals, committed));
+        self.files.iter_mut().for_each(Files::update);
+        told.extend(self.files.iter().filter_map(|files| self.missing(files.sink, &files.arrivals, committed)));
         told.extend(self.missing_rows(committed, postgres, database));
         let started = Instant::now();
         loop {

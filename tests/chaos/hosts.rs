@@ -30,17 +30,30 @@ struct Alive {
 }
 
 impl Host {
-    /// A host with a folder of its own, where its configuration's files sink writes to.
+    /// A host with a folder of its own, where its files sink and its plugin sinks write to.
     pub fn new(index: usize, dir: &Path, mut configuration: Value) -> Self {
         let dir = dir.join(format!("h{index}"));
         fs::create_dir_all(dir.join("files")).unwrap();
         configuration["sinks"]["filesystem"]["log"]["base_path"] = dir.join("files").to_string_lossy().into();
+        for (name, plugin) in configuration["sinks"]["plugin"].as_object_mut().unwrap() {
+            fs::create_dir_all(dir.join(name)).unwrap();
+            plugin["grants"]["directories"][0]["host"] = dir.join(name).to_string_lossy().into();
+        }
         Self { index: u16::try_from(index).unwrap(), dir, configuration, lives: 0, running: None }
     }
 
-    /// The only file that the host writes.
-    pub fn file(&self) -> PathBuf {
-        self.dir.join("files/stamps.jsonl")
+    /// The host's folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Compiles the plugins into the user's cache, so that no start waits for that.
+    pub fn check(&self) {
+        let configuration = self.dir.join("check.yaml");
+        fs::write(&configuration, self.configuration.to_string()).unwrap();
+        let checked = Command::new(env!("CARGO_BIN_EXE_tidegate")).arg("check").arg(&configuration).output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        assert!(checked.status.success(), "{}{}", text(&checked.stdout), text(&checked.stderr));
     }
 
     /// Begins the next life.
@@ -49,12 +62,6 @@ impl Host {
         self.lives += 1;
         let life = self.life();
         self.configuration["collect"]["options"]["host"] = life.to_string().into();
-        // Two of three lives start over where the third one waits, so that partitions are rewound under way as well.
-        let postgres = &mut self.configuration["sinks"]["postgres"]["main"];
-        match (life.host + life.number) % 3 {
-            0 => postgres.as_object_mut().unwrap().remove("on_error"),
-            _ => postgres.as_object_mut().unwrap().insert("on_error".into(), "abort".into()),
-        };
         let configuration = self.dir.join(format!("{life}.yaml"));
         fs::write(&configuration, self.configuration.to_string()).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));

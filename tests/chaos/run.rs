@@ -9,23 +9,22 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{Message, Offset as Position, TopicPartitionList};
-use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use super::arrivals::{Arrivals, Files, Results, audited, committed, ends};
+use super::configuration::{configuration, files};
+use super::dead_letters::dead_letters;
 use super::faults::{end, look, perform};
 use super::feed::feed;
 use super::hosts::Host;
-use super::plan::{HOSTS, Plan, SESSION_TIMEOUT, Size};
+use super::plan::{HOSTS, Plan, Size};
 use super::proxy::Proxy;
 use super::stamps::key;
-use super::support::child::{REMEDY, own_dir, run_dir, target_dir};
+use super::support::child::{own_dir, run_dir, target_dir};
 use super::support::cluster::Cluster;
 use super::support::servers::Postgres;
 use super::verdict::{Repeats, SinkVerdict, judge};
-use super::world::{
-    GROUP, KEYS, LETTERS, PARTITIONS, Parts, RESULTS, RESULTS_PARTITIONS, SOURCE, WINDOW_RECORDS, World,
-};
+use super::world::{GROUP, KEYS, PARTITIONS, Parts, RESULTS, RESULTS_PARTITIONS, SOURCE, WINDOW_RECORDS, World};
 
 /// How often hosts and commits are looked at.
 const LOOK: Duration = Duration::from_millis(300);
@@ -64,42 +63,8 @@ pub fn run(seed: u64, size: &Size) -> Result<String, String> {
     }
 }
 
-fn guest() -> PathBuf {
-    let path = target_dir().join("guests/stamp.wasm");
-    assert!(path.exists(), "`{}` is not built: {REMEDY}", path.display());
-    path
-}
-
-fn configuration(bootstrap: &str, dsn: &str) -> Value {
-    // A stop and a lost broker together may outlast the producer's 20 seconds: such rows come again instead of being given up.
-    let results = json!({ "topic": RESULTS, "on_error": "abort" });
-    json!({
-        "kafka": {
-            "brokers": bootstrap,
-            "source_topic": SOURCE,
-            "group": GROUP,
-            "properties": {
-                "session.timeout.ms": SESSION_TIMEOUT.as_millis().to_string(),
-                "heartbeat.interval.ms": "500",
-                "max.poll.interval.ms": "10000",
-            },
-            "revoke_budget_seconds": 2,
-        },
-        "checkpoint": { "interval_seconds": 0.7 },
-        "window": { "max_records": WINDOW_RECORDS },
-        "executor": { "drain_timeout_seconds": 15 },
-        "collect": { "component": guest(), "options": { "host": "", "table": "latest", "file": "stamps.jsonl" } },
-        "sinks": {
-            "kafka": { "results": results },
-            "postgres": { "main": { "dsn": dsn, "key": ["k"], "upsert": { "guard": "written_at" } } },
-            "filesystem": { "log": { "base_path": "" } },
-        },
-    })
-}
-
 fn build(size: &Size, runtime: &Runtime) -> World {
     const { assert!(WINDOW_RECORDS < KEYS, "no key twice in one call") };
-    let started = Instant::now();
     let dir = own_dir(&run_dir(), "chaos");
     let (cluster, postgres) = std::thread::scope(|scope| {
         let postgres = scope.spawn(Postgres::start);
@@ -115,7 +80,8 @@ fn build(size: &Size, runtime: &Runtime) -> World {
     let dsn = format!("postgresql://tidegate:secret@127.0.0.1:{}/{database}?sslmode=disable", proxy.port());
     let configuration = configuration(&cluster.bootstrap(), &dsn);
     let hosts: Vec<Host> = (0..HOSTS).map(|index| Host::new(index, &dir, configuration.clone())).collect();
-    let files = Files::new(hosts.iter().map(Host::file).collect(), KEYS);
+    hosts[0].check();
+    let files = files(&hosts);
     let reader = || -> BaseConsumer {
         cluster.client().set("group.id", GROUP).set("enable.auto.commit", "false").create().unwrap()
     };
@@ -132,7 +98,7 @@ fn build(size: &Size, runtime: &Runtime) -> World {
         hosts,
         arrivals,
         onlooker,
-        started,
+        started: Instant::now(),
     })
 }
 
@@ -240,15 +206,18 @@ fn conclude(world: &World, plan: &Plan, ends: &[u32]) -> Result<String, String> 
     log_is_as_written(world, ends)?;
     let postgres = world.postgres.read().unwrap();
     let mut arrivals = world.arrivals.lock().unwrap();
-    arrivals.files.update();
+    arrivals.files.iter_mut().for_each(Files::update);
     arrivals.results.update()?;
     let stopped = world.stopped.lock().unwrap().clone();
     let rows = [audited(&postgres, &world.database)];
-    let verdicts = [
-        judge("postgres", &rows, ends, &stopped, Repeats::WholeCalls),
-        judge("filesystem", &arrivals.files.arrivals, ends, &stopped, Repeats::Never),
-        judge("kafka", &arrivals.results.arrivals, ends, &stopped, Repeats::Never),
+    let mut verdicts = vec![
+        judge("postgres", &rows, ends, &stopped, Repeats::Rows),
+        judge("kafka", &arrivals.results.arrivals, ends, &stopped, Repeats::Rows),
     ];
+    verdicts.extend(arrivals.files.iter().map(|files| {
+        let repeats = if files.sink == "filesystem" { Repeats::Never } else { Repeats::WholeCalls };
+        judge(files.sink, &files.arrivals, ends, &stopped, repeats)
+    }));
     let lives: Vec<u16> = world.hosts.iter().map(|host| host.lock().unwrap().lives()).collect();
     let mut text = String::new();
     let faults: usize = plan.steps.iter().map(|step| step.faults.len()).sum();
@@ -280,10 +249,20 @@ fn conclude(world: &World, plan: &Plan, ends: &[u32]) -> Result<String, String> 
     }
     // The guard leaves the newest row of every key, whoever wrote last.
     wrong.extend(newest_rows(&postgres, &world.database, ends));
-    wrong.extend(letters(world));
-    let cut = arrivals.files.cut;
-    if cut > lives.iter().map(|&lives| usize::from(lives)).sum::<usize>() {
-        wrong.push(format!("{cut} lines are cut off"));
+    match dead_letters(world) {
+        Ok(count) => {
+            let traps = told("at random, behind");
+            let _ = writeln!(text, "{traps} lines about traps at random, {count} dead letters");
+            if traps == 0 {
+                wrong.push("no plugin has trapped, so that nothing is shown about that".into());
+            }
+        }
+        Err(why) => wrong.push(why),
+    }
+    // At most one line in each sink is under way when a life ends.
+    let most = lives.iter().map(|&lives| usize::from(lives)).sum::<usize>();
+    for files in arrivals.files.iter().filter(|files| files.cut > most) {
+        wrong.push(format!("{}: {} lines are cut off", files.sink, files.cut));
     }
     for host in &world.hosts {
         wrong.extend(host.lock().unwrap().told("panicked"));
@@ -341,21 +320,6 @@ fn newest_rows(postgres: &Postgres, database: &str, ends: &[u32]) -> Vec<String>
     }
     wrong.truncate(20);
     wrong
-}
-
-/// Nothing was refused, so that there is no dead letter.
-fn letters(world: &World) -> Option<String> {
-    let metadata = world.onlooker.fetch_metadata(Some(LETTERS), LAST_WORDS).ok()?;
-    let partitions = metadata.topics().iter().map(|topic| topic.partitions().len()).sum();
-    match ends(&world.onlooker, LETTERS, partitions) {
-        Ok(ends) if ends.iter().all(|&end| end == 0) => None,
-        Ok(ends) => {
-            let told: Vec<String> =
-                world.hosts.iter().flat_map(|host| host.lock().unwrap().told("dead-lettered")).collect();
-            Some(format!("`{LETTERS}` has letters: {ends:?}\n{}", told.join("\n")))
-        }
-        Err(error) => Some(error),
-    }
 }
 
 /// What is told of a failed run, whose files are kept.

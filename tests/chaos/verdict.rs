@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 
 use super::stamps::{Arrival, Instance, Life};
+use super::world::KEYS;
 
 /// Most breaches that are told of one sink.
 const TOLD: usize = 10;
@@ -45,6 +46,15 @@ pub enum Repeats {
     Never,
     /// A call of unknown outcome is made again with the same rows, for the sink is idempotent.
     WholeCalls,
+    /// Rows that were not written are sent again, each on its own: only rows of one key keep their order.
+    Rows,
+}
+
+impl Repeats {
+    /// What the order of a record is held against: everything of its partition, or of its key.
+    fn line(self, n: u32) -> u32 {
+        if self == Self::Rows { n % KEYS } else { 0 }
+    }
 }
 
 /// Where a lane begins and ends in its sequence.
@@ -98,12 +108,13 @@ fn lanes(arrivals: &[Arrival]) -> HashMap<LaneKey, (Span, Vec<Span>)> {
 /// What is known of one partition while a sequence is read.
 #[derive(Default)]
 struct Sequence {
-    /// The newest number of each lane.
-    lanes: HashMap<(Instance, u32), u32>,
+    /// The newest number of each lane and line.
+    lanes: HashMap<(Instance, u32, u32), u32>,
     /// The newest epoch of each instance.
     epochs: HashMap<Instance, u32>,
     seen: Vec<bool>,
-    newest: Option<u32>,
+    /// The newest number of each line.
+    newest: HashMap<u32, u32>,
 }
 
 /// Reads the sequences of one sink. `ends` are the logs' ends by partition, `stopped` the processes that were stopped past
@@ -171,16 +182,17 @@ impl SinkVerdict {
         repeats: Repeats,
     ) -> bool {
         let Arrival { n, instance, epoch, .. } = *arrival;
+        let line = repeats.line(n);
         let newest_epoch = sequence.epochs.entry(instance).or_insert(epoch);
         if *newest_epoch > epoch {
             self.breach(number, format!("{arrival} came behind a later epoch of the same instance"));
         } else {
             *newest_epoch = epoch;
         }
-        let newest = sequence.lanes.insert((instance, epoch), n);
+        let newest = sequence.lanes.insert((instance, epoch, line), n);
         let repeated = newest.is_some_and(|newest| n <= newest);
         if let Some(newest) = newest.filter(|_| repeated) {
-            sequence.lanes.insert((instance, epoch), newest);
+            sequence.lanes.insert((instance, epoch, line), newest);
             if repeats == Repeats::Never || is_new {
                 self.breach(number, format!("{arrival} came behind {newest} of the same lane"));
             }
@@ -191,10 +203,13 @@ impl SinkVerdict {
             sequence.seen.resize(place + 1, false);
         }
         if !std::mem::replace(&mut sequence.seen[place], true) {
-            if let Some(newest) = sequence.newest.filter(|newest| *newest > n) {
+            let newest = sequence.newest.entry(line).or_insert(n);
+            if *newest > n {
+                let newest = *newest;
                 self.breach(number, format!("{arrival} came for the first time behind {newest}"));
+            } else {
+                *newest = n;
             }
-            sequence.newest = sequence.newest.max(Some(n));
         }
         repeated
     }
@@ -269,6 +284,19 @@ mod tests {
         // A host that got its partition back writes under a new epoch.
         let back = [taken_over.concat(), wrote(0, 1, 8..10)];
         assert_eq!(counts(of(&back, &[0])), (true, 2, 0, 0));
+    }
+
+    #[test]
+    fn rows_that_are_sent_again_keep_the_order_of_their_key() {
+        let of_rows = |numbers: Vec<u32>| {
+            let end = numbers.iter().max().unwrap() + 1;
+            judge("test", &[wrote(0, 0, numbers)], &[end], &BTreeSet::new(), Repeats::Rows)
+        };
+        let rest = |without: u32| (0..=KEYS + 1).filter(|n| *n != without).collect::<Vec<_>>();
+        let overtaken = of_rows([vec![1], rest(1)].concat());
+        assert!(overtaken.is_good(), "{overtaken}");
+        let broken = of_rows([rest(1), vec![1]].concat());
+        assert!(!broken.is_good() && broken.to_string().contains("[0]@1 of h0-0"), "{broken}");
     }
 
     #[test]

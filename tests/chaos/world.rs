@@ -28,7 +28,7 @@ pub const WINDOW_RECORDS: u32 = 500;
 pub const SOURCE: &str = "numbers";
 pub const RESULTS: &str = "results";
 /// Where dead letters would be.
-pub const LETTERS: &str = "numbers_dlq";
+pub const DEAD_LETTERS: &str = "numbers_dlq";
 pub const GROUP: &str = "chaos";
 
 const NAP: Duration = Duration::from_millis(50);

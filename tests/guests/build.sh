@@ -57,12 +57,14 @@ plugins() {
 }
 
 rust() {
-    crates search csv-sink:csv dialler faulty-collector faulty-sink future-collector lookups model-sink prowler stamp stranger
+    crates search csv-sink:csv dialler faulty-collector faulty-sink future-collector lookups model-sink prowler random-trap-sink \
+        stamp stranger
 }
 
-python() {
-    stamp=$(stamp "componentize-py $componentize_py" "$guests/build.sh" "$guests/python/app.py" "$root"/wit/*.wit)
-    fresh python-collector.wasm "$stamp" && return
+# Builds a module of tests/guests/python: module, component, world.
+python_guest() {
+    stamp=$(stamp "componentize-py $componentize_py" "$guests/build.sh" "$guests/python/$1.py" "$root"/wit/*.wit)
+    fresh "$2.wasm" "$stamp" && return
     command -v python3 >/dev/null || fail "\`python3\` is not on the PATH" "install it (Debian: python3 and python3-venv)"
     venv=$tools/componentize-py-$componentize_py
     if [ ! -x "$venv/bin/componentize-py" ]; then
@@ -73,10 +75,15 @@ python() {
     fi
     # A copy, because the tool leaves its __pycache__ beside the source.
     mkdir -p "$venv/source"
-    cp "$guests/python/app.py" "$venv/source/app.py"
-    (cd "$venv/source" && "$venv/bin/componentize-py" --quiet -d "$root/wit" -w collector-plugin \
-        componentize app -o "$out/python-collector.wasm.part")
-    finish python-collector.wasm "$stamp"
+    cp "$guests/python/$1.py" "$venv/source/$1.py"
+    (cd "$venv/source" && "$venv/bin/componentize-py" --quiet -d "$root/wit" -w "$3" \
+        componentize "$1" -o "$out/$2.wasm.part")
+    finish "$2.wasm" "$stamp"
+}
+
+python() {
+    python_guest app python-collector collector-plugin
+    python_guest sink python-sink sink-plugin
 }
 
 javascript() {
