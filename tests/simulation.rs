@@ -9,24 +9,44 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, missing_docs, reason = "tests")]
 #![allow(clippy::cast_sign_loss, clippy::cast_possible_wrap, reason = "offsets of a simulation are small")]
 
+#[path = "simulation/accounts.rs"]
+mod accounts;
+#[path = "simulation/buffering.rs"]
+mod buffering;
 #[path = "simulation/call.rs"]
 mod call;
+#[path = "simulation/capacity.rs"]
+mod capacity;
 #[path = "simulation/clock.rs"]
 mod clock;
 #[path = "simulation/collector.rs"]
 mod collector;
+#[path = "simulation/dead_letters.rs"]
+mod dead_letters;
+#[path = "simulation/draw.rs"]
+mod draw;
+#[path = "simulation/flaws.rs"]
+mod flaws;
 #[path = "simulation/group.rs"]
 mod group;
+#[path = "simulation/guest.rs"]
+mod guest;
 #[path = "simulation/member.rs"]
 mod member;
 #[path = "simulation/oracle.rs"]
 mod oracle;
+#[path = "simulation/outage.rs"]
+mod outage;
+#[path = "simulation/payload.rs"]
+mod payload;
 #[path = "simulation/rare.rs"]
 mod rare;
 #[path = "simulation/sinks.rs"]
 mod sinks;
 #[path = "simulation/source.rs"]
 mod source;
+#[path = "simulation/stage.rs"]
+mod stage;
 #[path = "simulation/weights.rs"]
 mod weights;
 #[path = "simulation/world.rs"]
@@ -37,13 +57,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use capacity::Capacity;
+use flaws::Flaws;
 use weights::Weights;
 use world::{Shared, World, lock};
 
 /// Seeds of the normal run; `TIDEGATE_SEEDS` asks for another number.
 const SEEDS: u64 = 2_000;
 /// How long the last members may take, in virtual time, until everything is committed.
-const PATIENCE: Duration = Duration::from_secs(3_600);
+const PATIENCE: Duration = Duration::from_secs(6 * 3_600);
+/// Starts of members after which none is started again: the run is stuck.
+const MOST_MEMBERS: usize = 1_000;
 
 /// Hosts in their places come and go while faults last.
 async fn storm(world: &Shared) {
@@ -90,7 +114,14 @@ async fn settle_down(world: &Shared) {
     let running: Vec<_> = (0..count)
         .map(|_| {
             let world = world.clone();
-            tokio::spawn(async move { member::live(&world).await })
+            tokio::spawn(async move {
+                member::live(&world).await;
+                // One that ended by a fault, for which it may have had a reason, is started again.
+                while lock(&world).members.len() < MOST_MEMBERS && !lock(&world).finished {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    member::live(&world).await;
+                }
+            })
         })
         .collect();
     let begun = tokio::time::Instant::now();
@@ -100,29 +131,37 @@ async fn settle_down(world: &Shared) {
             break;
         }
     }
-    stop_all(world);
+    lock(world).finished = true;
     for member in running {
-        let _ = member.await;
+        // One that was just about to start is seen to as well.
+        while !member.is_finished() {
+            stop_all(world);
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
     }
     lock(world).check_end();
 }
 
-/// Runs `scenario` in a world of its own, with the group's coordinator beside it.
-fn run_in<F: Future<Output = ()>>(world: World, scenario: impl FnOnce(Shared) -> F) -> World {
+/// Runs `scenario` in a world of its own, with the group's coordinator beside it, to its end or to the first violation.
+fn run_in<F: Future<Output = ()> + Send + 'static>(world: World, scenario: impl FnOnce(Shared) -> F) -> World {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
     let world: Shared = Arc::new(Mutex::new(world));
     runtime.block_on(async {
         let coordinated = world.clone();
-        let coordinator = tokio::spawn(async move {
-            loop {
+        let coordinator = async move {
+            while lock(&coordinated).violation.is_none() {
                 let wait = lock(&coordinated).random.u64(50..400);
                 tokio::time::sleep(Duration::from_millis(wait)).await;
                 lock(&coordinated).coordinate();
             }
-        });
-        scenario(world.clone()).await;
-        coordinator.abort();
+        };
+        let mut scenario = tokio::spawn(scenario(world.clone()));
+        tokio::select! {
+            biased;
+            _ = &mut scenario => {}
+            () = coordinator => scenario.abort(),
+        }
     });
     drop(runtime);
     Arc::into_inner(world).map(|world| world.into_inner().expect("not poisoned")).expect("every task has ended")
@@ -209,7 +248,7 @@ fn s61_a_window_is_one_call() {
     for seed in 0..100 {
         let mut world = World::new(seed);
         world.passthrough = false;
-        world.poison.clear();
+        (world.flaws, world.capacity) = (Flaws::default(), Capacity::default());
         let world = run_in(world, |world| async move { settle_down(&world).await });
         assert_eq!(world.violation, None);
         assert_eq!(world.marks.get("collect call"), world.marks.get("window"), "seed {seed}");

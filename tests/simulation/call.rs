@@ -45,6 +45,9 @@ impl Call {
         Self::Wait,
     ];
 
+    /// Those that few runs make.
+    const SELDOM: [Self; 4] = [Self::SetPaused, Self::Probe, Self::Sync, Self::DeliveryHook];
+
     pub const fn name(self) -> &'static str {
         match self {
             Self::Read => "read",
@@ -80,7 +83,9 @@ pub struct Aim {
 impl Aim {
     pub fn draw(random: &mut fastrand::Rng, gap: u64) -> Self {
         let rare = random.bool();
-        let call = rare.then(|| Call::ALL[random.usize(0..Call::ALL.len())]);
+        let seldom = random.u8(0..4) == 0;
+        let calls: &[Call] = if seldom { &Call::SELDOM } else { &Call::ALL };
+        let call = rare.then(|| calls[random.usize(0..calls.len())]);
         let left = if rare { random.u64(1..4) } else { random.u64(1..=gap) };
         Self { call, left, patience: gap.max(200) }
     }
@@ -170,5 +175,15 @@ impl World {
             _ => 20_000,
         };
         Duration::from_millis(self.random.u64(0..=most))
+    }
+
+    /// What a call that hangs takes beyond that: longer than a native sink's call may.
+    pub fn hang(&mut self, claim: usize) -> Duration {
+        if !self.chance(|weights| weights.hang) {
+            return Duration::ZERO;
+        }
+        self.mark("call hung");
+        self.claims[claim].excused = true;
+        Duration::from_secs(45)
     }
 }

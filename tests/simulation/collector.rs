@@ -1,105 +1,79 @@
-//! A collector and a dead letter queue that fail as the world's dice say.
+//! A collector that fails as its records and the dice say.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tidegate::collect::{Collect, Collected, DeliveryError, Window};
-use tidegate::model::{Action, Batch, CallError, Failure, Fault, Payload, SinkKind};
-use tidegate::pipeline::dlq::{DeadLetters, Letter};
-use tokio::time::Instant;
+use tidegate::model::{Action, Answer, Batch, CallError, Failure, FailureKind, Fault, Offset, Payload, SinkKind};
 
 use super::call::{Call, Host};
-use super::group::Standing;
-use super::sinks::{fault, partition, patience, wait};
-use super::world::{SINKS, World, lock};
-
-/// The value of what the window hook yields.
-pub const OF_WINDOW: &[u8] = b"w";
+use super::draw::{fault, patience};
+use super::flaws::Flaw;
+use super::payload;
+use super::sinks::{partition, wait};
+use super::stage::Stage;
+use super::world::{Row, SINKS, World, lock};
 
 const KINDS: [SinkKind; 3] = [SinkKind::Kafka, SinkKind::Filesystem, SinkKind::Plugin];
-
-pub struct Queue {
-    pub host: Host,
-}
-
-#[async_trait]
-impl DeadLetters for Queue {
-    async fn send(&self, letters: &[Letter]) -> Result<(), Fault> {
-        let Some(first) = letters.first() else { return Ok(()) };
-        let claim = self.host.call(Call::DeadLetter, partition(&first.source), 0).await;
-        let mut world = lock(&self.host.world);
-        let now = Instant::now();
-        if world.chance(|weights| weights.dlq_outage) {
-            let down = now + Duration::from_secs(world.random.u64(10..600));
-            world.dlq_down_until = world.dlq_down_until.max(Some(down));
-        }
-        if !world.calm && world.dlq_down_until.is_some_and(|until| until > now) {
-            world.mark("dead letter queue down for long");
-            return Err(fault("dead letter queue down"));
-        }
-        let failed = world.chance(|weights| weights.dlq_fault);
-        // A part may have been written all the same.
-        let written = if failed { world.random.usize(0..=letters.len()) } else { letters.len() };
-        for letter in &letters[..written] {
-            let name = format!("{}/{}", letter.sink_type, letter.sink_name);
-            let sink = SINKS.iter().position(|sink| *sink == name);
-            world.mark(if sink.is_some() { "payload dead-lettered" } else { "record dead-lettered" });
-            let at = partition(&letter.source);
-            if !matches!(world.claims[claim].standing, Standing::Held | Standing::Leaving | Standing::Fenced) {
-                world.violate(format!("a dead letter was written for a partition that is not ours: [{at}]"));
-            }
-            if world.weights.is_patient() && !world.calm {
-                world.violate(format!("[{at}]@{} was dead-lettered where only patience was asked for", letter.offset));
-            }
-            world.dead.insert((sink, at, letter.offset));
-        }
-        if failed {
-            world.mark("dead letter queue failed");
-            return Err(fault("dead letters lost on their way"));
-        }
-        Ok(())
-    }
-
-    async fn connect(&self) -> Result<(), Fault> {
-        Ok(())
-    }
-
-    async fn close(&self) {}
-}
 
 pub struct Collector {
     pub host: Host,
 }
 
 impl Collector {
-    /// Traps on poisonous records, always; and on a throw of the dice. Returns the claim.
+    /// A call with these records, up to its answer.
     async fn enter(&self, call: Call, batch: &Batch) -> Result<(), CallError> {
-        let at = partition(&batch.source);
+        let (at, member) = (partition(&batch.source), self.host.member);
         let claim = self.host.call(call, at, 0).await;
+        let (answer, extra) = {
+            let mut world = lock(&self.host.world);
+            let answer = Self::draw(&mut world, at, &batch.offsets);
+            let extra = answer.as_ref().err().map_or(Duration::ZERO, |error| world.extra(error));
+            (answer, extra)
+        };
+        tokio::time::sleep(extra).await;
+        self.host.gate().await;
         let mut world = lock(&self.host.world);
-        let answer = Self::draw(&mut world, at, batch);
         world.answered(claim, call, 0, wait(&answer));
         world.claims[claim].excused |= answer.is_err();
+        let heard: Answer = answer.clone().map(|()| Vec::new());
+        world.heard_records(member, at, &batch.offsets, &heard);
         answer
     }
 
-    fn draw(world: &mut World, at: usize, batch: &Batch) -> Result<(), CallError> {
-        if let Some(offset) = batch.offsets.iter().find(|offset| world.poison.contains(&(at, **offset))) {
-            let offset = *offset;
-            world.mark("poison");
-            return Err(CallError::Trap(Fault::plugin(format!("simulated: poison at {offset}"))));
+    fn draw(world: &mut World, at: usize, offsets: &[Offset]) -> Result<(), CallError> {
+        if let Some(error) = world.outage(Stage::Collect) {
+            return Err(error);
         }
         if world.chance(|weights| weights.backpressure / 2.0) {
             world.mark("backpressure");
             return Err(CallError::Backpressure(patience(world)));
         }
+        let flawed = offsets.iter().find_map(|offset| Some((offset, world.flaw(Stage::Collect, at, *offset)?)));
+        if let Some((offset, flaw)) = flawed {
+            world.mark(format!("row {} in collect", flaw.name()));
+            let by = format!("simulated: {offset} {}", flaw.name());
+            return Err(match flaw {
+                Flaw::Traps => CallError::Trap(Fault::plugin(by)),
+                Flaw::NeverReturns => CallError::LimitExceeded(Fault::plugin(by)),
+                Flaw::RejectsCall => CallError::Reject(fault(&by)),
+                Flaw::TimesOut => CallError::Timeout(fault(&by)),
+                Flaw::Breaks => CallError::Unknown(fault(&by)),
+            });
+        }
+        if let Some(error) = world.exceeded(Stage::Collect, offsets.len(), 0) {
+            return Err(error);
+        }
         if world.chance(|weights| weights.collect_fault) {
             world.mark("collect failed");
-            return Err(match world.random.u8(0..4) {
+            return Err(match world.random.u8(0..7) {
                 0 => CallError::Trap(Fault::plugin("simulated: trap by chance")),
                 1 => CallError::Timeout(fault("a look-up hung")),
                 2 => CallError::BufferLost(Fault::plugin("simulated: replaced in between")),
+                3 => CallError::Reject(fault("rejected by chance")),
+                4 => CallError::LimitExceeded(Fault::plugin("simulated: limit exceeded")),
+                5 => CallError::Unavailable(fault("a look-up was refused")),
                 _ => CallError::Unknown(fault("a look-up failed")),
             });
         }
@@ -113,21 +87,25 @@ impl Collect for Collector {
         self.enter(Call::Collect, batch).await?;
         let mut world = lock(&self.host.world);
         world.mark("collect call");
-        let at = partition(&batch.source);
+        let (at, member) = (partition(&batch.source), self.host.member);
         let mut lists: Vec<(SinkKind, Vec<Payload>)> = KINDS.map(|kind| (kind, Vec::new())).into();
         let mut failed = Vec::new();
         for (index, offset) in (0..).zip(&batch.offsets) {
             if world.chance(|weights| weights.row_retry / 4.0) {
                 world.mark("collect row to retry");
                 failed.push(Failure::retry(index, "simulated"));
+            } else if world.chance(|weights| weights.row_reject / 4.0) {
+                world.mark("collect row rejected");
+                failed.push(Failure::reject(index, "simulated"));
             }
             for (sink, (_, list)) in lists.iter_mut().enumerate() {
-                for _ in 0..world.yields(sink, at, *offset) {
-                    let key = Some(World::key(at, *offset));
-                    list.push(Payload { index, key, value: Some(b"{}".to_vec()), ..Payload::default() });
+                for ordinal in 0..world.yields(sink, at, *offset) {
+                    let (key, value) = (Some(World::key(at, *offset)), Some(payload::value(false, ordinal)));
+                    list.push(Payload { index, key, value, ..Payload::default() });
                 }
             }
         }
+        world.heard_records(member, at, &batch.offsets, &Ok(failed.clone()));
         Ok(Collected::Payloads { payloads: lists, failed })
     }
 
@@ -140,33 +118,25 @@ impl Collect for Collector {
     }
 
     async fn window_complete(&self, window: &Window) -> Result<Option<Collected>, CallError> {
-        let at = partition(&window.source);
+        let (at, member) = (partition(&window.source), self.host.member);
         {
             // What an earlier window of these records yielded is void: they came again.
             let mut world = lock(&self.host.world);
-            let claim = world.begin(self.host.member, Call::WindowHook, at, 0);
+            let claim = world.begin(member, Call::WindowHook, at, 0);
             if world.logs[at].owner == Some(claim) {
                 world.logs[at].hooked.retain(|offset, _| *offset < window.first);
             }
         }
         let claim = self.host.call(Call::WindowHook, at, 0).await;
         let mut world = lock(&self.host.world);
-        let answer = if world.chance(|weights| weights.backpressure / 2.0) {
-            world.mark("backpressure");
-            Err(CallError::Backpressure(patience(&mut world)))
-        } else if world.chance(|weights| weights.window_fault) {
-            world.mark("window hook failed");
-            Err(match world.random.u8(0..4) {
-                0 => CallError::Trap(Fault::plugin("simulated: trap")),
-                1 => CallError::Timeout(fault("a look-up hung")),
-                2 => CallError::BufferLost(Fault::plugin("simulated: replaced in between")),
-                _ => CallError::Unknown(fault("a look-up failed")),
-            })
-        } else {
-            Ok(())
-        };
+        let answer = Self::draw_window(&mut world);
         world.answered(claim, Call::WindowHook, 0, wait(&answer));
         world.claims[claim].excused |= answer.is_err();
+        if let Err(error) = &answer
+            && matches!(error, CallError::Trap(_) | CallError::LimitExceeded(_) | CallError::Reject(_))
+        {
+            world.window_failed(member, at, window.first, window.last);
+        }
         answer?;
         let counts = [0; 3].map(|_| world.random.u32(0..3));
         if counts == [0; 3] {
@@ -179,8 +149,11 @@ impl Collect for Collector {
         // The row whose record the dead letter would show is the one under whose offset the payload stands.
         let index = window.records.saturating_sub(1);
         let key = Some(World::key(at, window.last));
-        let one = Payload { index, key, value: Some(OF_WINDOW.to_vec()), ..Payload::default() };
-        let lists = KINDS.into_iter().zip(counts).map(|(kind, count)| (kind, vec![one.clone(); count as usize]));
+        let one = |ordinal| {
+            let value = Some(payload::value(true, ordinal));
+            Payload { index, key: key.clone(), value, ..Payload::default() }
+        };
+        let lists = KINDS.into_iter().zip(counts).map(|(kind, count)| (kind, (0..count).map(one).collect()));
         Ok(Some(Collected::Payloads { payloads: lists.collect(), failed: Vec::new() }))
     }
 
@@ -191,23 +164,71 @@ impl Collect for Collector {
     async fn delivery_error(&self, error: &DeliveryError) -> Action {
         let at = partition(&error.source);
         self.host.call(Call::DeliveryHook, at, 0).await;
-        let mut world = lock(&self.host.world);
-        if world.weights.is_patient() && !world.calm {
-            world.violate(format!("[{at}] counted an attempt where only patience was asked for"));
+        lock(&self.host.world).delivery_error(self.host.member, at, error)
+    }
+}
+
+impl Collector {
+    fn draw_window(world: &mut World) -> Result<(), CallError> {
+        if world.chance(|weights| weights.backpressure / 2.0) {
+            world.mark("backpressure");
+            return Err(CallError::Backpressure(patience(world)));
         }
-        match world.random.u8(0..10) {
-            0 => Action::Dlq,
+        if !world.chance(|weights| weights.window_fault) {
+            return Ok(());
+        }
+        world.mark("window hook failed");
+        Err(match world.random.u8(0..7) {
+            0 => CallError::Trap(Fault::plugin("simulated: trap")),
+            1 => CallError::Timeout(fault("a look-up hung")),
+            2 => CallError::BufferLost(Fault::plugin("simulated: replaced in between")),
+            3 => CallError::Reject(fault("rejected by chance")),
+            4 => CallError::LimitExceeded(Fault::plugin("simulated: limit exceeded")),
+            5 => CallError::Unavailable(fault("a look-up was refused")),
+            _ => CallError::Unknown(fault("a look-up failed")),
+        })
+    }
+}
+
+impl World {
+    /// The delivery hook decides about rows that a sink did not take.
+    fn delivery_error(&mut self, member: usize, at: usize, error: &DeliveryError) -> Action {
+        let name = format!("{}/{}", error.kind, error.name);
+        if matches!(error.failure, FailureKind::Backpressure(_) | FailureKind::NotTried) {
+            self.violate(format!("[{at}] the hook was asked about {:?} of {name}", error.failure));
+        }
+        if self.weights.is_patient() && !self.calm {
+            if error.failure != FailureKind::Unavailable {
+                self.violate(format!("[{at}] counted an attempt of {name} where only patience was asked for"));
+            }
+            return Action::Default;
+        }
+        let sink = SINKS.iter().position(|sink| *sink == name).unwrap_or_default();
+        let row = |(offset, text): (&Offset, &String)| {
+            let (window, ordinal) = payload::of_letter(text)?;
+            Some((sink, at, *offset, window, ordinal))
+        };
+        let rows: Vec<Row> = error.offsets.iter().zip(&error.payloads).filter_map(row).collect();
+        match self.random.u8(0..12) {
+            0 => {
+                for row in rows {
+                    self.hook_gave_up(member, row);
+                }
+                Action::Dlq
+            }
             1 => {
-                world.mark("payload skipped");
-                let name = format!("{}/{}", error.kind, error.name);
-                let sink = SINKS.iter().position(|sink| *sink == name);
-                world.dead.extend(error.offsets.iter().map(|offset| (sink, at, *offset)));
+                self.mark("payload skipped");
+                self.dead_rows.extend(rows);
                 Action::Skip
             }
             2 => Action::Abort,
             3 => Action::Backpressure(Duration::from_millis(20)),
+            4..8 => Action::Default,
             _ => {
-                world.mark("payload retried");
+                self.mark("payload retried");
+                for row in rows {
+                    self.hook_retried(member, row);
+                }
                 Action::Retry
             }
         }

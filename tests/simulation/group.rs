@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::call::Call;
 use super::member::Change;
+use super::stage::BUFFERING;
 use super::world::World;
 
 /// The least that a last commit may take even when the revoke budget is spent (S46).
@@ -115,6 +116,20 @@ impl World {
         patience.until = wait.map_or(Duration::ZERO, |wait| now + wait.max(least));
         if patience.in_a_row > 3 {
             self.mark(format!("backpressure storm in {}", call.name()));
+        }
+    }
+
+    /// Something else than backpressure came in between, so that what is asked for next is asked for the first time.
+    pub fn asked_anew(&mut self, claim: usize, call: Call) {
+        if let Some(patience) = self.claims[claim].patience.get_mut(&(call, BUFFERING)) {
+            patience.in_a_row = 0;
+        }
+    }
+
+    /// The guest has room again, so that what it asked for in `add` is over (S27b).
+    pub fn room_made(&mut self, claim: usize) {
+        if let Some(patience) = self.claims[claim].patience.get_mut(&(Call::Add, BUFFERING)) {
+            patience.until = Duration::ZERO;
         }
     }
 

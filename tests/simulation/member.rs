@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate::collect::{Collect, Passthrough};
-use tidegate::model::SinkKind;
+use tidegate::model::{Owner, SinkKind};
 use tidegate::pipeline::options::{
     AbortOptions, CheckpointOptions, DeliveryOptions, ExecutorOptions, OnError, OnSendFailure, WindowOptions,
 };
@@ -16,18 +16,20 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use super::buffering::Buffering;
 use super::call::Host;
 use super::clock::SimClock;
-use super::collector::{Collector, Queue};
+use super::collector::Collector;
+use super::dead_letters::Queue;
 use super::group::Standing;
-use super::sinks::{Buffering, Direct};
+use super::sinks::Direct;
 use super::source::FakeSource;
 use super::world::{Shared, World, lock};
 
 /// What a clean stop may take beyond its drain limit: the late commit, its floor, and the way there (S55).
 const STOP_SLACK: Duration = Duration::from_secs(20);
 /// Longer than anything takes.
-const PATIENCE: Duration = Duration::from_secs(7_200);
+const PATIENCE: Duration = Duration::from_secs(8 * 3_600);
 
 /// What the group tells a member.
 pub enum Change {
@@ -53,6 +55,8 @@ pub struct Member {
     pub bell: Arc<Notify>,
     pub stop: Arc<Notify>,
     pub settings: Settings,
+    /// What each sink was told about failures.
+    pub on_error: [Option<OnError>; 3],
     /// Time spent in `release`, and since when it is in it.
     pub released: Duration,
     pub releasing: Option<Instant>,
@@ -125,8 +129,17 @@ fn settings(random: &mut fastrand::Rng) -> Settings {
 fn parts(host: &Host, settings: Settings) -> Parts {
     let (passthrough, choices) = {
         let mut world = lock(&host.world);
-        let all = [None, Some(OnError::Dlq), Some(OnError::Retry), Some(OnError::Abort)];
-        (world.passthrough, [0; 3].map(|_| all[world.random.usize(0..all.len())]))
+        // Left out where an outage may not cost anything, and often where it may.
+        let all = [None, None, None, Some(OnError::Dlq), Some(OnError::Retry), Some(OnError::Abort)];
+        let some = match () {
+            () if world.weights.is_patient() && !world.calm => 1,
+            // A chosen row that is never given up on would never let the end come.
+            () if world.calm => all.len() - 1,
+            () => all.len(),
+        };
+        let choices = [0; 3].map(|_| all[world.random.usize(0..some)]);
+        world.members[host.member].on_error = choices;
+        (world.passthrough, choices)
     };
     let collector: Arc<dyn Collect> =
         if passthrough { Arc::new(Passthrough) } else { Arc::new(Collector { host: host.clone() }) };
@@ -138,7 +151,7 @@ fn parts(host: &Host, settings: Settings) -> Parts {
         sinks: vec![
             named(SinkKind::Kafka, "direct", Arc::new(Direct { host: host.clone(), sink: 0 }), choices[0]),
             named(SinkKind::Filesystem, "files", Arc::new(Direct { host: host.clone(), sink: 1 }), choices[1]),
-            named(SinkKind::Plugin, "buffering", Arc::new(Buffering::new(host.clone())), choices[2]),
+            named(SinkKind::Plugin, "buffering", Arc::new(Buffering { host: host.clone() }), choices[2]),
         ],
         collector,
         collector_name: "simulated".into(),
@@ -173,6 +186,7 @@ pub async fn live(world: &Shared) {
             bell: Arc::default(),
             stop: stop.clone(),
             settings: settings.clone(),
+            on_error: [None; 3],
             released: Duration::ZERO,
             releasing: None,
             abort: None,
@@ -197,7 +211,7 @@ pub async fn live(world: &Shared) {
     let member = host.member;
     let fault = match outcome {
         Ok(Ok(Ok(()))) => None,
-        Ok(Ok(Err(fault))) => Some(fault.to_string()),
+        Ok(Ok(Err(fault))) => Some(fault),
         Ok(Err(error)) if error.is_cancelled() => return,
         Ok(Err(error)) => {
             world.violate(format!("member {member} panicked: {error}"));
@@ -229,8 +243,14 @@ pub async fn live(world: &Shared) {
         Some(fault) => {
             world.note(format!("member {member} ended by {fault}"));
             world.mark("stopped by a fault");
-            if world.calm {
+            // Where a window holds chosen rows only, nothing passes and the plugin is blamed.
+            let flawed = world.flaws.lasting && fault.owner == Owner::Plugin;
+            if world.calm && !flawed {
                 world.violate(format!("member {member}, without faults, ended by {fault}"));
+            }
+            let patient = world.weights.is_patient() && world.weights.commit_fault == 0.0;
+            if !world.calm && patient {
+                world.violate(format!("member {member} ended by {fault} where only patience was asked for"));
             }
         }
     }

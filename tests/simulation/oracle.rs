@@ -5,30 +5,35 @@ use std::collections::{BTreeMap, BTreeSet};
 use tidegate::model::Offset;
 
 use super::group::Standing;
-use super::world::{SINKS, TOPIC, World};
+use super::stage::Stage;
+use super::world::{Row, SINKS, TOPIC, World};
 
 impl World {
+    /// Whether the row is in the dead letter queue, by itself or with its record, or was skipped.
+    fn is_dead(&self, row: Row) -> bool {
+        let (_, partition, offset, ..) = row;
+        self.dead_rows.contains(&row) || self.dead_records.contains(&(partition, offset))
+    }
+
     /// Why a record is not settled, if it is not.
     pub fn unsettled(&self, partition: usize, offset: Offset) -> Option<String> {
-        if self.dead.contains(&(None, partition, offset)) {
+        if self.dead_records.contains(&(partition, offset)) {
             return None;
         }
         let hooked = self.logs[partition].hooked.get(&offset);
         (0..SINKS.len()).find_map(|sink| {
-            if self.dead.contains(&(Some(sink), partition, offset)) {
-                return None;
-            }
+            let is_owed = |window: bool, ordinal: u32| {
+                let row = (sink, partition, offset, window, ordinal);
+                !self.arrived.contains(&row) && !self.dead_rows.contains(&row)
+            };
             let expected = self.yields(sink, partition, offset);
-            let missing = (0..expected).find(|one| !self.arrived.contains(&(sink, partition, offset, false, *one)));
-            let of_window = self
-                .arrived
-                .range((sink, partition, offset, true, 0)..=(sink, partition, offset, true, u32::MAX))
-                .count();
             let wanted = hooked.map_or(0, |counts| counts[sink]);
-            let what = match missing {
-                Some(ordinal) => format!("payload {ordinal} of {expected}"),
-                None if of_window < wanted as usize => format!("the window's own, {of_window} of {wanted}"),
-                None => return None,
+            let own = (0..expected).find(|ordinal| is_owed(false, *ordinal));
+            let of_window = (0..wanted).find(|ordinal| is_owed(true, *ordinal));
+            let what = match (own, of_window) {
+                (Some(ordinal), _) => format!("payload {ordinal} of {expected}"),
+                (None, Some(ordinal)) => format!("the window's own, {ordinal} of {wanted}"),
+                (None, None) => return None,
             };
             Some(format!("{TOPIC}[{partition}]@{offset} is owed to {}: {what}", SINKS[sink]))
         })
@@ -59,6 +64,10 @@ impl World {
         if let Some(owed) = below.into_iter().find_map(|one| self.unsettled(partition, one)) {
             self.violate(format!("committed [{partition}] to {offset} while {owed}"));
         }
+        let member = self.claims[claim].member;
+        if let Some(row) = self.held(member, partition).into_iter().find(|row| row.offset < offset) {
+            self.violate(format!("committed [{partition}] to {offset} while the guest still holds {}", row.name()));
+        }
         self.check_upserts(partition, offset);
         self.logs[partition].committed = offset;
         true
@@ -78,9 +87,7 @@ impl World {
                 }
                 let key = Self::key(partition, write.offset);
                 last.insert(key.clone(), write.offset);
-                let dead = self.dead.contains(&(Some(sink), partition, write.offset))
-                    || self.dead.contains(&(None, partition, write.offset));
-                if !dead && write.offset < below {
+                if !self.is_dead(write.row(sink)) && write.offset < below {
                     let most = newest.entry(key).or_insert(write.offset);
                     *most = (*most).max(write.offset);
                 }
@@ -108,6 +115,36 @@ impl World {
             self.check_upserts(partition, Offset::MAX);
         }
         self.check_files();
+        self.check_flaws();
+    }
+
+    /// Chosen rows that stay as they are end as dead letters, and their neighbours arrive.
+    fn check_flaws(&mut self) {
+        let mut neighbours = 0;
+        for ((stage, partition, offset), _) in self.flaws.rows.clone() {
+            let Some(flaw) = self.flaw(stage, partition, offset) else { continue };
+            if self.dead_records.contains(&(partition, offset)) || (stage == Stage::Collect && self.passthrough) {
+                continue;
+            }
+            let rows = stage.sink().map_or(0..0, |sink| 0..self.yields(sink, partition, offset));
+            let is_dead =
+                |ordinal| stage.sink().is_some_and(|sink| self.is_dead((sink, partition, offset, false, ordinal)));
+            let given_up = stage.sink().is_some() && rows.into_iter().all(is_dead);
+            if !given_up {
+                self.violate(format!(
+                    "[{partition}]@{offset} {} in {}, and is no dead letter",
+                    flaw.name(),
+                    stage.name()
+                ));
+            }
+            let after = self.logs[partition].offsets.iter().copied().find(|next| *next > offset);
+            neighbours += u64::from(stage.sink().zip(after).is_some_and(|(sink, after)| {
+                self.arrived.contains(&(sink, partition, after, false, 0)) && self.unsettled(partition, after).is_none()
+            }));
+        }
+        if neighbours > 0 {
+            self.mark("neighbours of a chosen row delivered");
+        }
     }
 
     /// The file sink never asks for single rows again, so first occurrences ascend per partition.
@@ -115,9 +152,7 @@ impl World {
         let mut seen: BTreeMap<usize, Offset> = BTreeMap::new();
         let mut known: BTreeSet<(usize, Offset)> = BTreeSet::new();
         for write in self.durable[1].clone() {
-            let dead = self.dead.contains(&(Some(1), write.partition, write.offset))
-                || self.dead.contains(&(None, write.partition, write.offset))
-                || self.excused.contains(&(write.partition, write.offset));
+            let dead = self.is_dead(write.row(1)) || self.excused.contains(&(write.partition, write.offset));
             // The window's own payloads come in a round of their own, under its last offset.
             if !dead && !write.zombie && !write.window && known.insert((write.partition, write.offset)) {
                 let before = seen.insert(write.partition, write.offset);

@@ -1,9 +1,11 @@
 //! What the seeds have to reach for a run to mean anything.
 
 use super::call::Call;
+use super::flaws::Flaw;
 use super::group::Fault;
+use super::stage::Stage;
 
-const MARKS: [&str; 38] = [
+const MARKS: &[&str] = &[
     "a loss overtook a revocation",
     "answer of a commit lost",
     "backpressure",
@@ -12,7 +14,37 @@ const MARKS: [&str; 38] = [
     "backpressure storm in deliver",
     "backpressure storm in flush",
     "balanced",
-    "buffer lost with its instance",
+    "add failed and the guest forgot its buffer",
+    "add failed and the guest kept its buffer",
+    "add failed by index",
+    "add rejected a whole call",
+    "buffer lost to a neighbour's trap",
+    "buffer was full",
+    "call too large for its guest",
+    "chosen row dead-lettered",
+    "collect row rejected",
+    "deliver rejected a whole call",
+    "destination unavailable",
+    "flush failed and the guest forgot its buffer",
+    "flush failed and the guest kept its buffer",
+    "flush failed by index",
+    "flush rejected a whole call",
+    "guest memory outgrown",
+    "guest memory outgrown in flush",
+    "instance retired with a call that was given up",
+    "max_rows 1",
+    "neighbours of a chosen row delivered",
+    "outage in add",
+    "outage in collect",
+    "outage in deliver",
+    "outage in flush",
+    "row not tried because of another",
+    "row not written, destination unavailable",
+    "slow destination",
+    "too slow in add",
+    "too slow in collect",
+    "too slow in deliver",
+    "too slow in flush",
     "call hung",
     "clean stop",
     "collect row to retry",
@@ -30,7 +62,6 @@ const MARKS: [&str; 38] = [
     "payload dead-lettered",
     "payload retried",
     "payload skipped",
-    "poison",
     "record dead-lettered",
     "release waited for a commit",
     "seek lied",
@@ -46,7 +77,12 @@ const MARKS: [&str; 38] = [
 
 /// Every mark that has to be reached: the rare paths, and each fault in each call that it can happen in.
 pub fn rare() -> Vec<String> {
-    let mut marks: Vec<String> = MARKS.map(str::to_owned).into();
+    let mut marks: Vec<String> = MARKS.iter().map(|mark| (*mark).to_owned()).collect();
+    for stage in Stage::ALL {
+        for flaw in Flaw::of(stage) {
+            marks.push(format!("row {} in {}", flaw.name(), stage.name()));
+        }
+    }
     for call in Call::ALL {
         for fault in Fault::ALL {
             // A partition that is being let go cannot be taken any more.

@@ -5,9 +5,15 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use tidegate::model::Offset;
 
+use super::accounts::{Account, Known};
 use super::call::Aim;
+use super::capacity::Capacity;
+use super::flaws::Flaws;
 use super::group::{Claim, Standing};
+use super::guest::Guest;
 use super::member::Member;
+use super::outage::Outage;
+use super::stage::Stage;
 use super::weights::Weights;
 
 pub const TOPIC: &str = "orders";
@@ -26,8 +32,15 @@ pub struct Write {
     pub member: usize,
 }
 
+/// A row for good: sink, partition, offset, whether of the window hook, ordinal.
+pub type Row = (usize, usize, Offset, bool, u32);
+
 impl Write {
-    fn name(&self) -> String {
+    pub const fn row(&self, sink: usize) -> Row {
+        (sink, self.partition, self.offset, self.window, self.ordinal)
+    }
+
+    pub fn name(&self) -> String {
         let window = if self.window { " of a window" } else { "" };
         format!("[{}]@{}.{}{window}", self.partition, self.offset, self.ordinal)
     }
@@ -55,6 +68,8 @@ pub struct World {
     pub calm: bool,
     /// Nobody comes back any more.
     pub closing: bool,
+    /// Everything is committed.
+    pub finished: bool,
     pub aim: Aim,
     /// How far apart faults are, in await points.
     pub gap: u64,
@@ -63,19 +78,26 @@ pub struct World {
     pub claims: Vec<Claim>,
     /// Per sink, everything that is there for good, in order.
     pub durable: [Vec<Write>; 3],
-    /// The same to look up: sink, partition, offset, ordinal, whether of the window hook.
-    pub arrived: BTreeSet<(usize, usize, Offset, bool, u32)>,
+    /// The same to look up.
+    pub arrived: BTreeSet<Row>,
     /// What the file sink wrote and did not sync yet: a crash or a failed sync may lose it.
     pub unsynced: Vec<Write>,
-    /// Rows that a buffering sink holds, by member and partition.
-    pub buffers: BTreeMap<(usize, usize), usize>,
-    /// Per sink, rows in the dead letter queue or skipped; `None` for a whole source record.
-    pub dead: BTreeSet<(Option<usize>, usize, Offset)>,
-    /// Rows that the file sink refused for good at least once: they hold back nothing from then on, even when the
-    /// refusal was forgotten by a crash before its dead letter was written.
+    /// The guests of the buffering sink, by member and place.
+    pub guests: BTreeMap<(usize, usize), Guest>,
+    /// Rows in the dead letter queue or skipped.
+    pub dead_rows: BTreeSet<Row>,
+    /// The same of whole source records.
+    pub dead_records: BTreeSet<(usize, Offset)>,
+    /// What the calls said of rows, by member.
+    pub accounts: BTreeMap<Known, Account>,
+    /// How many calls had an answer that shows their destination and guest at work, by member.
+    pub passed: BTreeMap<(usize, Stage), u64>,
+    /// Rows that failed by themselves in the file sink at least once: those behind them may come first from then on, even
+    /// when the failure was forgotten by a crash.
     pub excused: BTreeSet<(usize, Offset)>,
-    /// Records on which the collector traps for good.
-    pub poison: BTreeSet<(usize, Offset)>,
+    pub flaws: Flaws,
+    pub capacity: Capacity,
+    pub outages: BTreeMap<Stage, Outage>,
     pub passthrough: bool,
     pub window_hook: bool,
     pub delivery_hook: bool,
@@ -97,18 +119,14 @@ impl World {
     pub fn new(seed: u64) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
         let weights = Weights::swarm(&mut random);
-        let mut poison = BTreeSet::new();
-        let logs = (0..random.usize(1..5))
-            .map(|partition| {
+        let logs: Vec<Log> = (0..random.usize(1..5))
+            .map(|_| {
                 let mut log = Log::default();
                 let mut next = random.i64(0..3);
                 log.committed = next;
                 for _ in 0..random.usize(0..60) {
                     if random.f64() < 0.15 {
                         next += random.i64(1..4);
-                    }
-                    if random.f64() < weights.poison {
-                        poison.insert((partition, next));
                     }
                     log.offsets.push(next);
                     next += 1;
@@ -119,16 +137,20 @@ impl World {
             })
             .collect();
         let passthrough = random.f64() < 0.2;
+        let (flaws, capacity) = (Flaws::draw(&mut random, &weights, &logs), Capacity::draw(&mut random, &weights));
         let gap = [15, 60, 250][random.usize(0..3)];
         let aim = Aim::draw(&mut random, gap);
         let (window_hook, delivery_hook) = (random.bool(), random.bool());
-        let drawn = format!("{weights:?}, passthrough {passthrough}, window hook {window_hook}");
+        let drawn = format!(
+            "{weights:?}, {capacity:?}, {flaws:?}, passthrough {passthrough}, window hook {window_hook}, delivery hook {delivery_hook}"
+        );
         let only_patience = weights.is_patient() && weights.backpressure > 0.0;
         let mut world = Self {
             random,
             weights,
             calm: false,
             closing: false,
+            finished: false,
             aim,
             gap,
             logs,
@@ -137,10 +159,15 @@ impl World {
             durable: Default::default(),
             arrived: BTreeSet::new(),
             unsynced: Vec::new(),
-            buffers: BTreeMap::new(),
-            dead: BTreeSet::new(),
+            guests: BTreeMap::new(),
+            dead_rows: BTreeSet::new(),
+            dead_records: BTreeSet::new(),
+            accounts: BTreeMap::new(),
+            passed: BTreeMap::new(),
             excused: BTreeSet::new(),
-            poison,
+            flaws,
+            capacity,
+            outages: BTreeMap::new(),
             passthrough,
             window_hook,
             delivery_hook,
@@ -185,7 +212,9 @@ impl World {
             return 1;
         }
         let mut hash = fastrand::Rng::with_seed((partition as u64) << 40 ^ (offset as u64) << 2 ^ sink as u64);
-        hash.u32(0..3)
+        // The last record has payloads for every sink, so that a chosen row finds a neighbour that passes.
+        let least = u32::from(self.logs[partition].offsets.last() == Some(&offset));
+        hash.u32(0..3).max(least)
     }
 
     pub fn key(partition: usize, offset: Offset) -> Vec<u8> {
@@ -217,7 +246,7 @@ impl World {
     }
 
     fn settle_write(&mut self, sink: usize, write: Write) {
-        self.arrived.insert((sink, write.partition, write.offset, write.window, write.ordinal));
+        self.arrived.insert(write.row(sink));
         self.durable[sink].push(write);
     }
 
