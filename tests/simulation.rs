@@ -1,9 +1,9 @@
-//! The pipeline's own loop, in several members of one group at once, over a simulated broker, sinks and clocks, with faults
-//! drawn from a seed.
+//! The pipeline's own loop, in several members of one group at once, over a simulated broker, sinks and clocks, with
+//! faults drawn from a seed.
 //!
-//! What is checked for every seed: nothing is lost, nothing is committed past an unsettled record or by another than the
-//! partition's owner, order is kept, nothing is written for a partition once its loss was told, what a member keeps is left
-//! alone, and revocations and stops keep their time. A failure prints its seed and the command that replays it.
+//! What is checked for every seed: nothing is lost, nothing is committed past an unsettled record or by another than
+//! the partition's owner, order is kept, nothing is written for a partition once its loss was told, what a member keeps
+//! is left alone, and revocations and stops keep their time. A failure prints its seed and the command that replays it.
 //! `TIDEGATE_SEEDS=20000 cargo test --test simulation` is the long run.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, missing_docs, reason = "tests")]
@@ -180,7 +180,8 @@ fn replay_command(seed: u64) -> String {
     format!("TIDEGATE_SEED={seed} cargo test --test simulation replay -- --nocapture")
 }
 
-/// S1, S2, S12, S16, S26–S29, S33, S37, S39, S40, S42, S45–S50, S55, S62, S63, S76a, S80, S81, S93, S94, S97, S99 under faults.
+/// S1, S2, S12, S15a, S16, S26–S29, S33, S37, S39, S40, S42, S45–S50, S55, S62, S63, S76a, S79–S79c, S80, S81, S93, S94, S97, S99 under
+/// faults.
 #[test]
 fn nothing_lost_nothing_early_order_kept_under_seeded_faults() {
     let seeds = std::env::var("TIDEGATE_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(SEEDS);

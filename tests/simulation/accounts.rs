@@ -1,5 +1,5 @@
-//! What the calls said of each row, so that each dead letter can be held against it: whoever was neither named by a call nor
-//! failed alone is a neighbour, and neighbours are never blamed.
+//! What the calls said of each row, so that each dead letter can be held against it: whoever was neither named by a
+//! call nor failed alone is a neighbour, and neighbours are never blamed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,8 +18,8 @@ pub struct Account {
     broke: BTreeSet<Stage>,
     /// Calls after which it was to be tried again.
     attempts: u32,
-    /// Where an attempt was a call with this row alone whose outcome is unknown, and how many calls had passed there when
-    /// that happened first.
+    /// Where an attempt was a call with this row alone whose outcome is unknown, and how many calls had passed there
+    /// when that happened first.
     unknown: BTreeMap<Stage, u64>,
     /// Calls in which the destination was unavailable, or may have been.
     unavailable: u32,
@@ -45,7 +45,8 @@ impl World {
         self.accounts.entry(key).or_default()
     }
 
-    /// A sink answered a call with these rows; failures count them. `alone`: nothing else was in the call or the buffer.
+    /// A sink answered a call with these rows; failures count them. `alone`: nothing else was in the call or the
+    /// buffer.
     pub fn heard(&mut self, member: usize, stage: Stage, rows: &[Write], alone: bool, answer: &Answer) {
         let Some(sink) = stage.sink() else { return };
         let keys: Vec<Known> = rows.iter().map(|row| known(member, row.row(sink))).collect();

@@ -19,7 +19,8 @@ pub struct Buffering {
     pub host: Host,
 }
 
-/// A call to a guest. Given up before it has answered, it takes the instance with it, as the host cannot know how far it came.
+/// A call to a guest. Given up before it has answered, it takes the instance with it, as the host cannot know how far
+/// it came.
 struct Running<'a> {
     host: &'a Host,
     partition: usize,
@@ -48,8 +49,8 @@ impl World {
         self.guests.get(&(member, slot)).map(|guest| guest.rows(partition)).unwrap_or_default()
     }
 
-    /// A call other than `discard` reaches the guest. S27a: after a fault none may; S27: what went with an earlier instance is
-    /// gone, and nothing may pretend otherwise.
+    /// A call other than `discard` reaches the guest. S27a: after a fault none may; S27: what went with an earlier
+    /// instance is gone, and nothing may pretend otherwise.
     fn enter(&mut self, member: usize, partition: usize, claim: usize, stage: Stage) -> Result<(), CallError> {
         let guest = self.guest(member, partition);
         let (must_discard, lost) = (guest.must_discard(partition), guest.has_lost(partition));

@@ -1,4 +1,5 @@
-//! What guests and destinations can take, drawn once for each seed: calls and buffers beyond it fail, single rows do not.
+//! What guests and destinations can take, drawn once for each seed: calls and buffers beyond it fail, single rows do
+//! not.
 
 use std::collections::BTreeMap;
 

@@ -122,7 +122,8 @@ impl World {
         None
     }
 
-    /// Each row by itself. A plugin's rows are rejected or to be tried again; a native sink's may also not have been tried.
+    /// Each row by itself. A plugin's rows are rejected or to be tried again; a native sink's may also not have been
+    /// tried.
     fn each(&mut self, stage: Stage, rows: &[Write]) -> Drawn {
         let (mut written, mut failures) = (Vec::new(), Vec::new());
         let native = stage == Stage::Deliver(0);

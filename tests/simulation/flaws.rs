@@ -45,7 +45,8 @@ impl Flaw {
     }
 }
 
-/// The chosen rows. All payloads that their record yields for the sink have the flaw, those of the window hook have none.
+/// The chosen rows. All payloads that their record yields for the sink have the flaw, those of the window hook have
+/// none.
 #[derive(Clone, Debug, Default)]
 pub struct Flaws {
     pub rows: BTreeMap<(Stage, usize, Offset), Flaw>,

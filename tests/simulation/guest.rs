@@ -80,8 +80,8 @@ impl Guest {
         }
     }
 
-    /// The instance is gone, in a call for that partition, with the buffers of all of them; of those that had none, nothing
-    /// is lost.
+    /// The instance is gone, in a call for that partition, with the buffers of all of them; of those that had none,
+    /// nothing is lost.
     pub fn retire(&mut self, partition: usize) {
         let generation = self.generation;
         self.buffers.entry(partition).or_insert(Buffer { generation, ..Buffer::default() });

@@ -73,9 +73,10 @@ impl World {
         true
     }
 
-    /// S76a: the direct and the buffering sink are idempotent. When a partition is committed to `below`, per key nothing
-    /// from before it that arrived and was not given up on stands behind an older row of that key. What a member wrote
-    /// that was not the owner any more and did not know it is left out: only a fencing transaction could order it.
+    /// S76a: the direct and the buffering sink are idempotent. When a partition is committed to `below`, per key
+    /// nothing from before it that arrived and was not given up on stands behind an older row of that key. What a
+    /// member wrote that was not the owner any more and did not know it is left out: only a fencing transaction could
+    /// order it.
     pub fn check_upserts(&mut self, partition: usize, below: Offset) {
         for sink in [0, 2] {
             let mut last: BTreeMap<Vec<u8>, Offset> = BTreeMap::new();

@@ -166,8 +166,8 @@ impl Weights {
         }
     }
 
-    /// Whether nothing but patience is ever asked for, so that no payload may be given up and no attempt counted: waits,
-    /// outages, smaller calls and smaller buffers.
+    /// Whether nothing but patience is ever asked for, so that no payload may be given up and no attempt counted:
+    /// waits, outages, smaller calls and smaller buffers.
     pub fn is_patient(&self) -> bool {
         let rows = self.row_reject + self.row_retry;
         let calls = self.call_unknown + self.call_reject + self.call_timeout + self.call_limit;

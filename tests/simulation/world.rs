@@ -92,8 +92,8 @@ pub struct World {
     pub accounts: BTreeMap<Known, Account>,
     /// How many calls had an answer that shows their destination and guest at work, by member.
     pub passed: BTreeMap<(usize, Stage), u64>,
-    /// Rows that failed by themselves in the file sink at least once: those behind them may come first from then on, even
-    /// when the failure was forgotten by a crash.
+    /// Rows that failed by themselves in the file sink at least once: those behind them may come first from then on,
+    /// even when the failure was forgotten by a crash.
     pub excused: BTreeSet<(usize, Offset)>,
     pub flaws: Flaws,
     pub capacity: Capacity,
@@ -142,7 +142,7 @@ impl World {
         let aim = Aim::draw(&mut random, gap);
         let (window_hook, delivery_hook) = (random.bool(), random.bool());
         let drawn = format!(
-            "{weights:?}, {capacity:?}, {flaws:?}, passthrough {passthrough}, window hook {window_hook}, delivery hook {delivery_hook}"
+            "{weights:?}, {capacity:?}, {flaws:?}, passthrough {passthrough}, hooks: window {window_hook}, delivery {delivery_hook}"
         );
         let only_patience = weights.is_patient() && weights.backpressure > 0.0;
         let mut world = Self {
