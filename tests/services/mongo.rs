@@ -110,7 +110,8 @@ async fn documents_land_and_bad_ones_alone_are_refused_s110() {
     assert_eq!(sink.target(&TopicPartition::new("orders", 0)).as_deref(), Some("rows"));
 }
 
-/// S110: rows written again leave one document each, in whole batches and in parts, also those of a window's hook (S62).
+/// S110: rows written again leave one document each, in whole batches and in parts, also those of a window's hook
+/// (S62).
 #[tokio::test]
 async fn rows_written_again_leave_one_document_each_s110() {
     let server = help::mongo();

@@ -173,7 +173,8 @@ async fn s79a_a_full_server_is_unavailable() {
     assert!(failures[0].kind == FailureKind::Unavailable && failures[0].reason.starts_with("READONLY"), "{failures:?}");
 }
 
-/// A server that was killed is unavailable until it is back, and all rows arrive; the same for one that changed its password.
+/// A server that was killed is unavailable until it is back, and all rows arrive; the same for one that changed its
+/// password.
 #[tokio::test]
 async fn s79a_a_killed_server_and_a_changed_password_are_unavailable() {
     let mut server = Redis::start();

@@ -1,6 +1,7 @@
 //! Files of JSON lines as a destination (S116–S119).
 //!
-//! Every row becomes one line at the end of its file. A value that already is one line of JSON is written byte for byte;
+//! Every row becomes one line at the end of its file. A value that already is one line of JSON is written byte for
+//! byte;
 //! one that spans lines loses its insignificant whitespace and nothing else. A file that is missing is created, a
 //! directory never is. All lines that a call has for one file reach it in one write.
 //!
@@ -16,7 +17,8 @@
 //! | Too many open files, out of memory, busy, locked, interrupted (EMFILE, ENFILE, ENOMEM, EBUSY, ETXTBSY, EAGAIN, EINTR, ENOLCK) | unavailable |
 //! | Anything else | retry where other rows of the call were written, else unknown: asked again in parts |
 //!
-//! Rows to retry, now or when the destination is back, have left nothing in their file: what a failed write left there is cut off again. The sink is not
+//! Rows to retry, now or when the destination is back, have left nothing in their file: what a failed write left there
+//! is cut off again. The sink is not
 //! idempotent: a crash between write and commit writes lines twice, and rows written again behind a held-back row stand
 //! in the file twice (S76a).
 //!

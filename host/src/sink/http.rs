@@ -1,12 +1,18 @@
 //! An HTTP endpoint as a destination: every row is a request (S111–S113).
 //!
-//! A row's value is the request's body, byte for byte, with `Content-Type: application/json`; it has to be one JSON document.
-//! A status from 200 to 299 means that the row was delivered, whatever the answer's body holds; at most 64 KiB of it are read, for
+//! A row's value is the request's body, byte for byte, with `Content-Type: application/json`; it has to be one JSON
+//! document.
+//! A status from 200 to 299 means that the row was delivered, whatever the answer's body holds; at most 64 KiB of it
+//! are read, for
 //! at most a second. Rows of one key are sent one after the other, others at the same time, up to `concurrency`; with
-//! `concurrency: 1` every row is settled before the next is sent. A row that has to come again holds back the rows of its
-//! key behind it in the same call, which then are not sent. HTTP knows nothing of repetition: after an unknown outcome the
-//! endpoint may see a row twice, which it can tell by the `Idempotency-Key` if that is turned on. Rows of the window hook have
-//! none, as nothing names them twice in the same way. No proxy is taken from the environment, redirects are not followed,
+//! `concurrency: 1` every row is settled before the next is sent. A row that has to come again holds back the rows of
+//! its
+//! key behind it in the same call, which then are not sent. HTTP knows nothing of repetition: after an unknown outcome
+//! the
+//! endpoint may see a row twice, which it can tell by the `Idempotency-Key` if that is turned on. Rows of the window
+//! hook have
+//! none, as nothing names them twice in the same way. No proxy is taken from the environment, redirects are not
+//! followed,
 //! and the metadata services of clouds are never asked, neither by address nor by a name that stands for one.
 //!
 //! | What goes wrong | Answer for its rows |
@@ -22,9 +28,12 @@
 //! | a reset or a broken answer, twice; none within `timeout_seconds` | retry where the endpoint took other rows of the call, else unavailable; whether the request arrived is unknown |
 //! | an earlier row of the same key was refused, and not for good | not tried; unavailable if that row is |
 //!
-//! A connection that ends before an answer has come, as when a server closes it just as it is used again, is no failure yet: the
-//! request is sent once more, on a fresh connection, and a large body goes out in parts with pauses between them, so that an endpoint
-//! which refuses it by its length is understood. A row that failed while others were taken is remembered: when it is sent
+//! A connection that ends before an answer has come, as when a server closes it just as it is used again, is no failure
+//! yet: the
+//! request is sent once more, on a fresh connection, and a large body goes out in parts with pauses between them, so
+//! that an endpoint
+//! which refuses it by its length is understood. A row that failed while others were taken is remembered: when it is
+//! sent
 //! again alone, it is still the row that fails, and not the endpoint.
 
 use std::collections::{BTreeMap, HashMap};
@@ -79,7 +88,8 @@ pub struct Options {
     /// Seconds that one request may take, 1 or more (S111).
     #[serde(default = "timeout_seconds")]
     pub timeout_seconds: f64,
-    /// Sent with every request; may replace `Content-Type` (S111). `Host`, `Content-Length` and what else belongs to the
+    /// Sent with every request; may replace `Content-Type` (S111). `Host`, `Content-Length` and what else belongs to
+    /// the
     /// connection is refused.
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
@@ -170,7 +180,8 @@ impl HttpSink {
         let request = self.request(batch, row, value.clone().into(), self.timeout)?;
         let begun = tokio::time::Instant::now();
         let mut answered = self.client.execute(request).await;
-        // No byte of an answer came: the server may have closed the connection just as it was used again, or refuse the body
+        // No byte of an answer came: the server may have closed the connection just as it was used again, or refuse the
+        // body
         // by its length.
         let left = self.timeout.saturating_sub(begun.elapsed());
         if answered.as_ref().is_err_and(answer::broke_off) && !left.is_zero() {
@@ -233,7 +244,8 @@ struct Call {
 }
 
 impl Call {
-    /// Whether nothing more is to be sent: the endpoint takes nothing for now, or as many requests as may be under way got no
+    /// Whether nothing more is to be sent: the endpoint takes nothing for now, or as many requests as may be under way
+    /// got no
     /// answer, and no other one any.
     fn is_over(&self, class: Class, concurrency: usize) -> bool {
         match class {
@@ -266,8 +278,10 @@ impl fmt::Debug for HttpSink {
 impl Sink for HttpSink {
     fn description(&self) -> Description {
         let max_rows = self.max_rows();
-        // Every request is bounded by itself. In the worst case all rows of a call have one key and go one after the other,
-        // each just in time: a deadline for the call as a whole that is shorter would make an unknown outcome of rows that
+        // Every request is bounded by itself. In the worst case all rows of a call have one key and go one after the
+        // other,
+        // each just in time: a deadline for the call as a whole that is shorter would make an unknown outcome of rows
+        // that
         // were delivered.
         let one = self.timeout.saturating_add(BODY_PATIENCE);
         let patience = one.saturating_mul(u32::try_from(max_rows).unwrap_or(u32::MAX)).saturating_add(SLACK);

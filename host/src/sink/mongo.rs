@@ -3,18 +3,24 @@
 //! The value is a JSON object. Whole numbers become 32-bit integers where they fit and 64-bit integers where not, as
 //! MongoDB's own import writes them; numbers with a fraction or an exponent become doubles. Names keep their order.
 //!
-//! Without `key` every document is inserted. One without an `_id` gets an `ObjectId` made of its record's time, coordinates
+//! Without `key` every document is inserted. One without an `_id` gets an `ObjectId` made of its record's time,
+//! coordinates
 //! and value, so that inserting it again changes nothing. One with an `_id` of its own that is already there counts as
 //! written when the document there is the same, and is refused when it is another.
 //!
-//! With `key` a document replaces the one that has the same values in these fields, or is inserted where there is none. Values of a key
+//! With `key` a document replaces the one that has the same values in these fields, or is inserted where there is none.
+//! Values of a key
 //! are strings, numbers or booleans. Of several rows of a call with one key only the last is written; the ones before
-//! count with it, and the last before it is written where the server refuses it. Give the collection a unique index over
-//! exactly these fields: without it two partitions that write the same new key at the same moment may both insert, and the
-//! start warns of it for the configured collection. A tombstone deletes every document of its key, which is the record's
+//! count with it, and the last before it is written where the server refuses it. Give the collection a unique index
+//! over
+//! exactly these fields: without it two partitions that write the same new key at the same moment may both insert, and
+//! the
+//! start warns of it for the configured collection. A tombstone deletes every document of its key, which is the
+//! record's
 //! key: a JSON object with the fields; for a single field also its JSON scalar or, where it is no JSON, its text.
 //!
-//! Writes wait for a majority of the replica set unless the URI says otherwise with `w`; 0 is refused. Writing a row again is as writing it
+//! Writes wait for a majority of the replica set unless the URI says otherwise with `w`; 0 is refused. Writing a row
+//! again is as writing it
 //! once. Without `tls.ca_file` Mozilla's certificate authorities are believed, not the system's.
 //!
 //! | What goes wrong | Answer for its rows |
@@ -90,7 +96,8 @@ pub struct Options {
     /// The collection for payloads that name none.
     #[serde(default)]
     pub collection: String,
-    /// Fields that tell documents apart. With them a document replaces the one of the same key. Left out, every document is
+    /// Fields that tell documents apart. With them a document replaces the one of the same key. Left out, every
+    /// document is
     /// inserted, with an `_id` made of its record's coordinates (S110).
     #[serde(default)]
     pub key: Vec<String>,

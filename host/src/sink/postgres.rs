@@ -1,12 +1,17 @@
 //! PostgreSQL tables as a destination: every row becomes a row of its table (S105–S109).
 //!
-//! A row's value is a JSON object whose fields are the table's columns. The server itself converts each value to its column's
-//! type, as in a literal: a string becomes a timestamp or a `bytea`, a number a `numeric` digit for digit, an object or array
-//! a `json` or `jsonb`, an array of scalars a PostgreSQL array. Columns that the object does not name get their defaults. Times
+//! A row's value is a JSON object whose fields are the table's columns. The server itself converts each value to its
+//! column's
+//! type, as in a literal: a string becomes a timestamp or a `bytea`, a number a `numeric` digit for digit, an object or
+//! array
+//! a `json` or `jsonb`, an array of scalars a PostgreSQL array. Columns that the object does not name get their
+//! defaults. Times
 //! without a zone are taken for UTC. With `key` a row replaces the fields that it names in the row of the same key.
 //!
-//! All rows of a call are written in one transaction. When the server refuses one of them, the others still land exactly once.
-//! Several rows of the same key in one call count as written when the last of them is; with `upsert.guard` a row also when one
+//! All rows of a call are written in one transaction. When the server refuses one of them, the others still land
+//! exactly once.
+//! Several rows of the same key in one call count as written when the last of them is; with `upsert.guard` a row also
+//! when one
 //! of a higher offset stands there already.
 //!
 //! | What goes wrong | Answer for its rows |
@@ -32,11 +37,15 @@
 //! | Not to be reached, login refused, shutting down, out of connections, read-only as after a failover, database gone, prepared statement lost (28, 53, 57, F0, 25006, 25P03, 26000, 3D000, 42P05) | the call is unavailable, and its connection is closed |
 //! | No connection of the pool becomes free for 10 seconds | the call is unavailable |
 //!
-//! Which row or table is the cause the sink finds out with savepoints, in the same transaction that writes the others. A lock is waited
-//! for no longer than 5 seconds, or as long as `lock_timeout` of the role or of the address says, and from the first one that was
-//! waited for in vain no longer than 100 ms each. The setting is the transaction's own, so that it works behind a connection pooler.
+//! Which row or table is the cause the sink finds out with savepoints, in the same transaction that writes the others.
+//! A lock is waited
+//! for no longer than 5 seconds, or as long as `lock_timeout` of the role or of the address says, and from the first
+//! one that was
+//! waited for in vain no longer than 100 ms each. The setting is the transaction's own, so that it works behind a
+//! connection pooler.
 //!
-//! With `key` the sink is idempotent. Without it, a crash between write and commit writes rows twice, and so may an unknown outcome.
+//! With `key` the sink is idempotent. Without it, a crash between write and commit writes rows twice, and so may an
+//! unknown outcome.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -121,7 +130,8 @@ pub struct Options {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Upsert {
-    /// A column of type `bigint` in which the sink keeps the offset of the record that a row was made of: a row never replaces
+    /// A column of type `bigint` in which the sink keeps the offset of the record that a row was made of: a row never
+    /// replaces
     /// one of a higher offset, whoever writes it. Needs `key`, and all records of a key in one partition.
     pub guard: String,
 }
@@ -204,7 +214,8 @@ impl PostgresSink {
         self.pool.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// A connection of the pool. When none can be had, a connection outside of it tells why: the pool keeps that to itself.
+    /// A connection of the pool. When none can be had, a connection outside of it tells why: the pool keeps that to
+    /// itself.
     async fn session(&self, pool: &PgPool) -> Result<Session, CallError> {
         let error = match pool.acquire().await {
             Ok(connection) => return Ok(Session::new(connection)),

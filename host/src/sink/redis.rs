@@ -1,7 +1,8 @@
 //! Redis keys as a destination: every row is a `SET` (S114, S115).
 //!
 //! The key is `key_prefix` and the row's key, byte for byte and without a separator; the value is the row's JSON
-//! document, byte for byte. A row with a time to live gets it in the same command. A row without one never expires, and,
+//! document, byte for byte. A row with a time to live gets it in the same command. A row without one never expires,
+//! and,
 //! as Redis has it, loses an expiry that its key had before. The rows of a call go to the server together and in order,
 //! and each gets its own answer. Writing a row again is as writing it once. A cluster's nodes are not followed.
 //!
@@ -21,8 +22,10 @@
 //! | Any other answer | retry where other rows of the call were written, else unknown |
 //! | The server belongs to a cluster and sends us elsewhere (`MOVED`, `ASK`) | the run stops |
 //!
-//! A connection that the server ends is made anew, and the rows are sent again on it. A connection that is given up while its
-//! commands may still wait inside the server is ended there by `CLIENT KILL`. Behind a proxy that hangs up on `CLIENT` the sink
+//! A connection that the server ends is made anew, and the rows are sent again on it. A connection that is given up
+//! while its
+//! commands may still wait inside the server is ended there by `CLIENT KILL`. Behind a proxy that hangs up on `CLIENT`
+//! the sink
 //! works without it; there a call that was given up may still be carried out after later ones.
 
 use std::sync::Arc;
@@ -48,11 +51,14 @@ const MAX_ROWS: usize = 1_000;
 const MAX_BYTES: usize = 16 << 20;
 /// What a server takes at most as one key or value, unless it is told otherwise.
 const MAX_BULK: usize = 512 << 20;
-/// A server can be told to take less than [`MAX_BULK`], but not less than this. It answers one that is too large with an error and
+/// A server can be told to take less than [`MAX_BULK`], but not less than this. It answers one that is too large with
+/// an error and
 /// hangs up, so a row that may be too large travels alone: then the error is its own.
 const ALWAYS_TAKEN: usize = 1 << 20;
-/// That error is seldom seen, since it is lost when the server ends the connection with the rest of the row unread. A server
-/// that can be reached each time and hangs up this often on one large row is not going to take it. On several rows, one of them
+/// That error is seldom seen, since it is lost when the server ends the connection with the rest of the row unread. A
+/// server
+/// that can be reached each time and hangs up this often on one large row is not going to take it. On several rows, one
+/// of them
 /// may be the cause.
 const HANG_UPS: u32 = 3;
 
@@ -112,7 +118,8 @@ impl RedisSink {
         })
     }
 
-    /// The answers to the commands; `None` where the server does not take the only one, which is large. A connection that the
+    /// The answers to the commands; `None` where the server does not take the only one, which is large. A connection
+    /// that the
     /// server has ended is no reason to fail: the commands are sent again on a new one, since twice is as once.
     async fn send(&self, group: &Group) -> Result<Option<Vec<Value>>, CallError> {
         let mut hang_ups = 0;

@@ -13,7 +13,8 @@ const SUSPECTS: usize = 1000;
 pub(super) struct Suspects(Mutex<HashSet<(TopicPartition, Offset, u32)>>);
 
 impl Suspects {
-    /// Whether a failure that may be a row's or the destination's is the row's: the destination took `others` of the call, or
+    /// Whether a failure that may be a row's or the destination's is the row's: the destination took `others` of the
+    /// call, or
     /// did when the row failed before.
     pub(super) fn is_to_blame(&self, batch: &Batch, row: usize, others: bool) -> bool {
         let record = batch.row(row);

@@ -214,7 +214,8 @@ async fn s79b_a_kept_connection_that_is_closed_is_no_failure() {
     assert_eq!(requests.len() - closed, 36);
 }
 
-/// A service that refuses a request once so many bytes of it have come, and closes with the rest unread, which resets the
+/// A service that refuses a request once so many bytes of it have come, and closes with the rest unread, which resets
+/// the
 /// connection. Its address.
 async fn refusing_after(bytes: usize) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -237,7 +238,8 @@ async fn refusing_after(bytes: usize) -> String {
     format!("http://{address}/")
 }
 
-/// H4: a body that is refused by its length while it is still being sent, on a connection that is reset then. One endpoint knows
+/// H4: a body that is refused by its length while it is still being sent, on a connection that is reset then. One
+/// endpoint knows
 /// the length from the head, one counts what arrives.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s112_a_refusal_while_the_body_is_being_sent_is_understood() {
@@ -269,7 +271,8 @@ async fn a_body_that_is_sent_again_is_whole() {
     }
 }
 
-/// S79b: an endpoint that hangs is left alone after as many requests as may be under way; a row that hangs alone is its own.
+/// S79b: an endpoint that hangs is left alone after as many requests as may be under way; a row that hangs alone is its
+/// own.
 #[tokio::test]
 async fn s79b_rows_without_an_answer_are_the_rows_own_only_among_taken_ones() {
     let http = http();

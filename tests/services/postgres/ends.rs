@@ -104,7 +104,8 @@ fn numbered(from: usize, count: usize) -> Arc<Batch> {
     values(&(from..from + count).map(|n| format!("{{\"n\":{n}}}")).collect::<Vec<_>>())
 }
 
-/// A server that is killed and comes back, between and during calls: unavailable as long as it is, and then all rows arrive.
+/// A server that is killed and comes back, between and during calls: unavailable as long as it is, and then all rows
+/// arrive.
 #[tokio::test(flavor = "multi_thread")]
 async fn s79a_a_killed_server_is_unavailable_and_loses_nothing() {
     let mut server = Postgres::start();
@@ -140,7 +141,8 @@ async fn s79a_a_killed_server_is_unavailable_and_loses_nothing() {
     assert_eq!(server.psql(&database, "SELECT count(*), sum(n) FROM t"), "220|24090");
 }
 
-/// Whether a transaction was written whose COMMIT was never answered, nobody knows. With a key that makes no difference.
+/// Whether a transaction was written whose COMMIT was never answered, nobody knows. With a key that makes no
+/// difference.
 #[tokio::test(flavor = "multi_thread")]
 async fn s28_a_commit_without_an_answer_is_unknown() {
     let sql = "CREATE TABLE t (n int PRIMARY KEY);

@@ -47,7 +47,8 @@ async fn s79c_row_level_security_refuses_its_row_only() {
     assert_eq!(place.sql("SELECT count(*), sum(n) FROM t"), "200|19900");
 }
 
-/// A privilege that was taken away from the configured table is for the operator to give back; a table that the rows name is their
+/// A privilege that was taken away from the configured table is for the operator to give back; a table that the rows
+/// name is their
 /// choice. Neither costs the other table's rows.
 #[tokio::test]
 async fn s79a_a_missing_privilege_is_of_its_table() {

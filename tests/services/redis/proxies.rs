@@ -7,7 +7,8 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 
-/// R1: after a failover the server that was the master stays up and refuses; the next call finds the one that its name leads to.
+/// R1: after a failover the server that was the master stays up and refuses; the next call finds the one that its name
+/// leads to.
 #[tokio::test]
 async fn s79a_a_server_that_is_no_master_any_more_is_connected_to_anew() {
     let (old, new) = (Redis::start(), Redis::start());

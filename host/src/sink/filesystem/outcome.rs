@@ -53,7 +53,8 @@ impl Outcome {
         }
     }
 
-    /// The call's answer. `is_to_blame`: whether a row whose failure says nothing of a cause is it, where others are written or not.
+    /// The call's answer. `is_to_blame`: whether a row whose failure says nothing of a cause is it, where others are
+    /// written or not.
     pub(super) fn answer(mut self, name: &str, is_to_blame: impl Fn(u32, bool) -> bool) -> Answer {
         let unavailable = self.failures.iter().any(|failure| failure.kind == FailureKind::Unavailable);
         for (index, reason) in std::mem::take(&mut self.unknown) {

@@ -118,12 +118,14 @@ fn classify(status: StatusCode, headers: &HeaderMap) -> Option<Class> {
         503 => asked(headers).map_or(Class::Unavailable, Class::Backpressure),
         // Redirects, payment, privileges, the protocol, headers: the same for all rows, for all that is known.
         300..=399 | 402 | 403 | 426 | 431 | 505 => Class::Forbidden,
-        // Logins here, at a proxy and at a network; the connection; locked; a gateway; room; what services in front of others say
+        // Logins here, at a proxy and at a network; the connection; locked; a gateway; room; what services in front of
+        // others say
         // of those.
         401 | 407 | 421 | 423 | 425 | 502 | 504 | 507..=509 | 511 | 521..=527 | 529 | 530 | 598 | 599 => {
             Class::Unavailable
         }
-        // A conflict ends, above all the one with a request of the same `Idempotency-Key` that is still being worked on.
+        // A conflict ends, above all the one with a request of the same `Idempotency-Key` that is still being worked
+        // on.
         409 => Class::Retry,
         408 | 500..=599 => Class::Failed,
         _ => Class::Reject,

@@ -12,7 +12,8 @@ use crate::sink::tls::{self, Tls};
 
 /// The longest time that a connection may take to be ready.
 const LONGEST_CONNECT: Duration = Duration::from_secs(10);
-/// How long a connection is kept that nobody uses. Shorter than servers do, of which some wait 5 s: a request that meets a
+/// How long a connection is kept that nobody uses. Shorter than servers do, of which some wait 5 s: a request that
+/// meets a
 /// connection which the server is just closing has an unknown outcome.
 const IDLE: Duration = Duration::from_secs(4);
 /// Most connections kept that nobody uses.
@@ -32,7 +33,8 @@ const NOT_CONFIGURABLE: [&str; 9] = [
     "upgrade",
 ];
 
-/// A client for one endpoint, which keeps up to `idle` connections that nobody uses. `place` is where the sink stands in the
+/// A client for one endpoint, which keeps up to `idle` connections that nobody uses. `place` is where the sink stands
+/// in the
 /// configuration.
 ///
 /// # Errors
@@ -42,7 +44,8 @@ pub(super) fn client(place: &str, url: &Url, tls: &Tls, timeout: Duration, idle:
     let mut builder = Client::builder()
         .user_agent(concat!("tidegate/", env!("CARGO_PKG_VERSION")))
         .redirect(redirect::Policy::none())
-        // Where requests go is said in the configuration alone. A proxy from the environment would also resolve the names
+        // Where requests go is said in the configuration alone. A proxy from the environment would also resolve the
+        // names
         // itself, past the check of what they stand for (S113).
         .no_proxy()
         .dns_resolver(Guarded)

@@ -1,6 +1,8 @@
-//! A body that is sent in parts with pauses between them, so that an endpoint which refuses it by its length can say so.
+//! A body that is sent in parts with pauses between them, so that an endpoint which refuses it by its length can say
+//! so.
 //!
-//! An endpoint that answers while the body is still being sent, and then closes, resets the connection: whoever writes at that
+//! An endpoint that answers while the body is still being sent, and then closes, resets the connection: whoever writes
+//! at that
 //! moment learns of the reset and not of the answer. Whoever pauses reads the answer first.
 
 use std::convert::Infallible;

@@ -33,7 +33,8 @@ pub(super) fn answer(
     let kinds: BTreeMap<usize, Option<FailureKind>> = refused()
         .map(|(row, refusal)| (row, kind(refusal.class, taken, || suspects.is_to_blame(batch, row, taken))))
         .collect();
-    // Rows of which none was taken, and whose failure does not say whether they are its cause, are asked for in parts (S79b),
+    // Rows of which none was taken, and whose failure does not say whether they are its cause, are asked for in parts
+    // (S79b),
     // unless something else says that the endpoint is unavailable.
     let waits = |kind: &FailureKind| matches!(kind, FailureKind::Unavailable | FailureKind::Backpressure(_));
     if !kinds.values().flatten().any(waits)
@@ -61,7 +62,8 @@ pub(super) fn answer(
         .collect())
 }
 
-/// What a refused row is; `None`: unknown whether the row is the cause. `taken`: the endpoint takes other rows meanwhile;
+/// What a refused row is; `None`: unknown whether the row is the cause. `taken`: the endpoint takes other rows
+/// meanwhile;
 /// `suspect`: it does, or did when this row failed before.
 fn kind(class: Class, taken: bool, suspect: impl Fn() -> bool) -> Option<FailureKind> {
     Some(match class {

@@ -131,7 +131,8 @@ impl Address {
     }
 }
 
-/// The driver reads a certificate and its key from one file, and to make that file of two would leave the key on the disk
+/// The driver reads a certificate and its key from one file, and to make that file of two would leave the key on the
+/// disk
 /// once more.
 fn files(place: &str, tls: &Tls) -> Result<(), Fault> {
     let certificates = |option: &str, file| {

@@ -32,7 +32,8 @@ impl Outcome {
         self.written |= other.written;
     }
 
-    /// The call's answer. `is_to_blame`: whether a row that may be the cause is it, where others are written or not (S79b).
+    /// The call's answer. `is_to_blame`: whether a row that may be the cause is it, where others are written or not
+    /// (S79b).
     pub(super) fn answer(mut self, is_to_blame: impl Fn(u32, bool) -> bool) -> Answer {
         if let Some((_, fault)) = self.unknown.iter().find(|(row, _)| !is_to_blame(*row, self.written)) {
             return Err(CallError::Unknown(fault.clone()));

@@ -148,7 +148,8 @@ enum Class {
     Unknown,
 }
 
-/// `in_configured`: it is about the collection that is configured, whose privileges are the operator's to give back. Another one was
+/// `in_configured`: it is about the collection that is configured, whose privileges are the operator's to give back.
+/// Another one was
 /// chosen by the row.
 fn classify(code: i32, words: &str, in_configured: bool) -> Class {
     if code == UNAUTHORIZED && (in_configured || words.contains(NO_LOGIN)) {
@@ -288,7 +289,8 @@ mod tests {
             (&[1, 8, 96, 125, 146, 208, 301], Class::Unknown),
             (&[13, 26, 73, 166, 227, 242], Class::Collection),
             (&[10334, 17419, 17420], Class::TooLarge),
-            // BadValue, FailedToParse, TypeMismatch, Overflow, DollarPrefixedFieldName, ShardKeyNotFound, ImmutableField,
+            // BadValue, FailedToParse, TypeMismatch, Overflow, DollarPrefixedFieldName, ShardKeyNotFound,
+            // ImmutableField,
             // DocumentValidationFailure, CannotBuildIndexKeys, duplicate key, and a code that nobody knows.
             (&[2, 9, 14, 15, 52, 61, 66, 121, 201, 11000, 77_777], Class::Row),
         ] {

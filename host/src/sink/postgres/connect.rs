@@ -12,7 +12,8 @@ use crate::model::{CallError, Fault};
 /// How long a start waits for the server.
 const REACH: Duration = Duration::from_secs(9);
 
-/// Lets the server look after its client while a statement waits, so that a call that was given up does not keep its locks.
+/// Lets the server look after its client while a statement waits, so that a call that was given up does not keep its
+/// locks.
 /// Servers before version 14 cannot.
 pub(super) const LOOK_AFTER: &str = "SELECT set_config('client_connection_check_interval', '2s', false)
     WHERE current_setting('server_version_num')::int >= 140000";

@@ -15,7 +15,8 @@ use crate::sink::json;
 
 /// Rows of one call whose columns are tried one by one to find out which of them the server refuses.
 const SEARCHED_ROWS: u32 = 500;
-/// Parts of one call that may fail because something is locked or unavailable before the rest of what fails so is not divided
+/// Parts of one call that may fail because something is locked or unavailable before the rest of what fails so is not
+/// divided
 /// any more. Each may wait for [`SHORT_LOCKS`].
 const UNAVAILABLE_PARTS: u32 = 50;
 /// Rows of one call that may fail alone with an error that the server did not expect, as long as none is written.
@@ -64,7 +65,8 @@ impl<'s> Found<'s> {
 }
 
 impl Writer<'_> {
-    /// Writes the statements in ever smaller parts, in one transaction. `is_to_blame`: whether a row that the server refuses in a
+    /// Writes the statements in ever smaller parts, in one transaction. `is_to_blame`: whether a row that the server
+    /// refuses in a
     /// way that it did not expect is the cause, where others are written or not.
     pub(super) async fn parts(
         &self,
@@ -140,7 +142,8 @@ impl Writer<'_> {
         Ok(Ok(found.failures))
     }
 
-    /// Every row so far failed, some in a way that the server did not expect: whether they or the server are the cause is not to
+    /// Every row so far failed, some in a way that the server did not expect: whether they or the server are the cause
+    /// is not to
     /// be told.
     async fn unexpected(&self, session: &mut Session, found: &Found<'_>) -> CallError {
         let _ = session.close("ROLLBACK").await;
@@ -153,7 +156,8 @@ impl Writer<'_> {
         format!("table `{}`: {}", plain(statement.table), sqlstate::words(error, self.user))
     }
 
-    /// What all rows of a table are whose statement the server does not even begin. A privilege on the configured table is the
+    /// What all rows of a table are whose statement the server does not even begin. A privilege on the configured table
+    /// is the
     /// operator's to give back; another table was chosen by the rows.
     fn of_table(&self, table: &str, error: &Error, kind: FailureKind) -> FailureKind {
         if sqlstate::is_missing_privilege(error) && table == self.table { FailureKind::Unavailable } else { kind }
@@ -189,7 +193,8 @@ fn halves<'s, 'r>(items: &'s [Item<'r>]) -> [&'s [Item<'r>]; 2] {
     [second, first]
 }
 
-/// Runs a statement for these rows. When the server refuses it and rows may be the cause, it is as if it had not been, and a row
+/// Runs a statement for these rows. When the server refuses it and rows may be the cause, it is as if it had not been,
+/// and a row
 /// that fails alone is of this kind.
 async fn attempt(session: &mut Session, sql: &str, items: &[Item<'_>]) -> Result<Option<(Error, FailureKind)>, Broken> {
     session.run("SAVEPOINT part").await.map_err(Broken::open)?;

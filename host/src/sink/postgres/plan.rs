@@ -37,7 +37,8 @@ pub(super) struct Item<'r> {
     pub(super) document: Cow<'r, str>,
     /// Where there is a guard: how new it is among the rows of its key.
     version: Option<Offset>,
-    /// Rows with the same text here are the same to the table; only the newest of them is written, without a guard the last.
+    /// Rows with the same text here are the same to the table; only the newest of them is written, without a guard the
+    /// last.
     pub(super) key: Option<String>,
 }
 
@@ -134,7 +135,8 @@ impl<'r> Plan<'r> {
         Ok(())
     }
 
-    /// The statement that a row goes to: the open one of its kind, unless a later one has a row of the same key. A row whose
+    /// The statement that a row goes to: the open one of its kind, unless a later one has a row of the same key. A row
+    /// whose
     /// key could be anybody's comes after all before it, and before all after it.
     fn place(&mut self, group: Group<'r>, known: Option<&String>, table: &'r Table) -> Result<usize, String> {
         if !self.key.is_empty() {
@@ -210,7 +212,8 @@ fn object(names: &[String], values: &[&RawValue]) -> String {
     format!("{{{}}}", fields.join(","))
 }
 
-/// The rows of a part of a statement as its parameter: only the newest of those that are the same to the table. Rows that are
+/// The rows of a part of a statement as its parameter: only the newest of those that are the same to the table. Rows
+/// that are
 /// as new as each other come in their order, and without a guard all are.
 pub(super) fn parameter(items: &[Item<'_>]) -> String {
     let mut newest: HashMap<&str, usize> = HashMap::new();
@@ -240,7 +243,8 @@ pub(super) fn parameter(items: &[Item<'_>]) -> String {
     text
 }
 
-/// The rows come as JSON and not as JSONB, which leaves numbers and documents as they were written. Their columns are named
+/// The rows come as JSON and not as JSONB, which leaves numbers and documents as they were written. Their columns are
+/// named
 /// with their types, so that only those are looked at.
 fn recordset(columns: &[(&str, &str)]) -> String {
     let columns: Vec<String> =

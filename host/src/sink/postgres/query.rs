@@ -1,8 +1,11 @@
 //! Statements of plugins, on the sink's own pool (S66, S109).
 //!
-//! A query (`SELECT`, `INSERT` and the like) has parameters, written `$1` and so on, which the server itself converts to the
-//! types that it expects: of a JSON array, null is NULL, a string its text, and anything else its JSON text. A definition
-//! (`CREATE TABLE` and the like) has none. What would outlive the statement, such as `SET` or `LISTEN`, is refused. Each
+//! A query (`SELECT`, `INSERT` and the like) has parameters, written `$1` and so on, which the server itself converts
+//! to the
+//! types that it expects: of a JSON array, null is NULL, a string its text, and anything else its JSON text. A
+//! definition
+//! (`CREATE TABLE` and the like) has none. What would outlive the statement, such as `SET` or `LISTEN`, is refused.
+//! Each
 //! runs in a transaction of its own.
 
 use std::time::Duration;

@@ -42,11 +42,13 @@ fn classify_code(code: &str) -> Class {
     match code {
         "40001" | "40P01" => Class::Contention,
         "57014" | "25P04" => Class::Timeout,
-        // A lock that was not granted in time, an object in use, and a tablespace without room are of one row or one table.
+        // A lock that was not granted in time, an object in use, and a tablespace without room are of one row or one
+        // table.
         "55P03" | "55006" | "53100" => Class::Rows(FailureKind::Unavailable),
         // A foreign server that cannot be reached or has no memory.
         "HV00N" | "HV00L" | "HV00M" | "HV001" => Class::Rows(FailureKind::Unavailable),
-        // Read-only, as after a failover; ended because it was idle; no such database. A statement that is not prepared, or was
+        // Read-only, as after a failover; ended because it was idle; no such database. A statement that is not
+        // prepared, or was
         // before, says that the session is not the one that it was, as behind a connection pooler.
         "25006" | "25P03" | "3D000" | "26000" | "42P05" => Class::Unavailable,
         // Fewer rows need less memory and temporary space; a single one may need too much.
@@ -56,7 +58,8 @@ fn classify_code(code: &str) -> Class {
         "40002" => Class::Rows(FailureKind::Reject),
         _ => match code.get(..2) {
             Some("28" | "53" | "57" | "F0") => Class::Unavailable,
-            // Over a connection that works, `08` is about a server behind a foreign table; `58` about a file of a table or
+            // Over a connection that works, `08` is about a server behind a foreign table; `58` about a file of a table
+            // or
             // of an extension.
             Some("08" | "58") => Class::Rows(FailureKind::Unavailable),
             Some("3B" | "40" | "72") => Class::Unknown,

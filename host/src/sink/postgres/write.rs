@@ -13,8 +13,10 @@ use crate::model::{Answer, CallError, Failure, FailureKind, Fault};
 const CONTENDED_TRIES: u32 = 6;
 /// The wait before the second try; each further one waits twice as long.
 const CONTENDED_WAIT: Duration = Duration::from_millis(20);
-/// Begins a transaction that waits for a lock no longer than this, unless the role or the address says how long. It has to be
-/// shorter than a call (S77): a statement that waits longer than its call would hold its connection to the server, and every
+/// Begins a transaction that waits for a lock no longer than this, unless the role or the address says how long. It has
+/// to be
+/// shorter than a call (S77): a statement that waits longer than its call would hold its connection to the server, and
+/// every
 /// repetition would add one. Set for the transaction alone, so that a connection pooler may give the session to others.
 pub(super) const BEGIN: &str = "BEGIN; SELECT pg_catalog.set_config('lock_timeout', '5s', true)
     WHERE pg_catalog.current_setting('lock_timeout') = '0'";

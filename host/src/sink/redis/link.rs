@@ -1,8 +1,10 @@
 //! The one connection that all partitions share, made anew when it is lost.
 //!
-//! One connection, because a server takes a connection's commands in their order: a call that was given up or cut short is
+//! One connection, because a server takes a connection's commands in their order: a call that was given up or cut short
+//! is
 //! done with before the next one begins, and an older value never comes after a newer one. That has to hold beyond a
-//! connection that we give up while its commands may still wait inside the server, so the next one ends it there first. A proxy
+//! connection that we give up while its commands may still wait inside the server, so the next one ends it there first.
+//! A proxy
 //! that does not know `CLIENT` cannot be asked to.
 
 use std::fmt;
@@ -204,7 +206,8 @@ impl Link {
         drop(doubt);
         match answers {
             Ok(answers) if answers.len() == commands => {
-                // After a failover the server that was the master stays up and refuses: its name may lead to another one now.
+                // After a failover the server that was the master stays up and refuses: its name may lead to another
+                // one now.
                 let stale = |answer: &Value| matches!(answer, Value::ServerError(error) if reply::is_stale(error));
                 if answers.iter().any(stale) {
                     self.renew(open.generation).await;

@@ -15,7 +15,8 @@ const STALE: &[&str] =
 /// What the server says of the command alone.
 const REJECTED: &[&str] = &["CROSSSLOT", "ERR", "NOPERM", "WRONGTYPE"];
 
-/// How the words begin of a proxy that did not reach the server behind it (Envoy; twemproxy repeats the system's words, behind the
+/// How the words begin of a proxy that did not reach the server behind it (Envoy; twemproxy repeats the system's words,
+/// behind the
 /// code of all errors without one), or of a service beyond its quota.
 const BEHIND: &[&str] = &[
     "broken pipe",
@@ -150,7 +151,8 @@ mod tests {
         failures(&[(3, said(line))], |_| written, "h:1/0").map(|mut failures| failures.remove(0))
     }
 
-    /// S79a, S115: what the server, or a proxy, says of itself keeps rows waiting, what it says of a command refuses the row.
+    /// S79a, S115: what the server, or a proxy, says of itself keeps rows waiting, what it says of a command refuses
+    /// the row.
     #[test]
     fn s79a_refusals_of_the_server_and_of_the_row_differ_s115() {
         for line in [

@@ -100,7 +100,8 @@ fn s119_a_half_line_that_cannot_be_cut_off_is_ended() {
     assert_eq!(disk.text(), "11\n222\n");
 }
 
-/// S79a, S119 on a real file: one at the greatest length that its file system knows, where a write falls short or fails.
+/// S79a, S119 on a real file: one at the greatest length that its file system knows, where a write falls short or
+/// fails.
 #[tokio::test]
 async fn s79a_a_file_that_can_grow_no_more_is_unavailable() {
     let place = Place::new().await;
