@@ -1,6 +1,6 @@
-//! The whole of it under fire: three hosts of one group between three brokers and six sinks. Hosts, brokers and the database are
-//! killed, stopped, stalled and cut off at random moments while records are written, and one of the three plugins traps at random.
-//! Every record has to arrive in every sink, and none in the dead letter topic.
+//! The whole of it under fire: three hosts of one group between three brokers and six sinks. Hosts, brokers and the
+//! database are killed, stopped, stalled and cut off at random moments while records are written, and one of the three
+//! plugins traps at random. Every record has to arrive in every sink, and none in the dead letter topic.
 //!
 //! `cargo test --test chaos` is the short run, `make chaos` the long one. One seed draws what happens to whom and how long it
 //! lasts; `TIDEGATE_CHAOS_SEED` repeats this schedule. What the machine does meanwhile is not repeated by it: a failure may
@@ -48,8 +48,9 @@ fn number(name: &str) -> Option<u64> {
     Some(text.replace('_', "").parse().unwrap_or_else(|error| panic!("`{name}={text}`: {error}")))
 }
 
-/// S1, S11, S16, S27a, S34a, S40, S41, S45–S49, S51, S54, S58, S63, S79a, S79b, S93: whatever happens to hosts, brokers, database
-/// and plugins, every record arrives in every sink, in order, no offset is committed before that, and nothing is dead-lettered.
+/// S1, S11, S16, S27a, S34a, S40, S41, S45–S49, S51, S54, S58, S63, S79a, S79b, S93: whatever happens to hosts, brokers,
+/// database and plugins, every record arrives in every sink, in order, no offset is committed before that, and nothing is
+/// dead-lettered.
 #[test]
 fn s1_nothing_is_lost_whatever_happens_to_hosts_brokers_and_database() {
     let size = Size::of(number("TIDEGATE_CHAOS_RECORDS"));

@@ -11,7 +11,7 @@ use super::support::child::{REMEDY, target_dir};
 use super::world::{GROUP, KEYS, PARTITIONS, RESULTS, SOURCE, WINDOW_RECORDS};
 
 /// The random traps: one batch in so many.
-const TRAP_ONE_IN: u64 = 50;
+const TRAP_ONE_IN: u64 = 5;
 
 fn guest(name: &str) -> PathBuf {
     let path = target_dir().join(format!("guests/{name}.wasm"));

@@ -11,7 +11,7 @@ use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
 
 use super::stamps::key;
-use super::world::{KEYS, PARTITIONS, SOURCE, World};
+use super::world::{KEYS, PARTITIONS, SOURCE, STOPPED, World};
 
 /// Records that may be on their way through the hosts: so many that they never run dry, so few that the end is near.
 const BACKLOG: u64 = 25_000;
@@ -64,7 +64,7 @@ pub fn feed(world: &World, mut random: Rng) -> Result<Vec<u32>, String> {
             strength = *random.choice(&STRENGTHS).unwrap_or(&1.0);
         }
         if world.is_over() {
-            return Err("stopped".into());
+            return Err(STOPPED.into());
         }
         std::thread::sleep(TURN);
         // What was not used in one turn is not made up for in the next ones.

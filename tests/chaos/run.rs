@@ -24,7 +24,9 @@ use super::support::child::{own_dir, run_dir, target_dir};
 use super::support::cluster::Cluster;
 use super::support::servers::Postgres;
 use super::verdict::{Repeats, SinkVerdict, judge};
-use super::world::{GROUP, KEYS, PARTITIONS, Parts, RESULTS, RESULTS_PARTITIONS, SOURCE, WINDOW_RECORDS, World};
+use super::world::{
+    GROUP, KEYS, PARTITIONS, Parts, RESULTS, RESULTS_PARTITIONS, SOURCE, STOPPED, WINDOW_RECORDS, World,
+};
 
 /// How often hosts and commits are looked at.
 const LOOK: Duration = Duration::from_millis(300);
@@ -119,14 +121,14 @@ fn drive(world: &World, plan: &Plan, random: &Rng) -> Result<String, String> {
         }
         let done = world.part("the plan", || {
             follow(world, plan)?;
-            let ends = feeding.join().unwrap().ok_or("stopped")?;
+            let ends = feeding.join().unwrap().ok_or(STOPPED)?;
             world.note("all is written");
             settle(world, &ends)?;
             Ok(ends)
         });
         // The watch ends, and hosts may.
         world.end();
-        done.ok_or_else(|| "stopped".to_owned())
+        done.ok_or_else(|| STOPPED.to_owned())
     })?;
     for host in &world.hosts {
         let mut host = host.lock().unwrap();
@@ -159,7 +161,7 @@ fn follow(world: &World, plan: &Plan) -> Result<(), String> {
             let faults: Vec<_> = faults.collect();
             faults.into_iter().map(|fault| fault.join().unwrap()).collect::<Option<Vec<()>>>()
         });
-        done.ok_or("stopped")?;
+        done.ok_or(STOPPED)?;
         world.sleep(step.pause)?;
     }
     world.begun.store(world.size.steps + 1, Ordering::Relaxed);

@@ -31,6 +31,8 @@ pub const RESULTS: &str = "results";
 pub const DEAD_LETTERS: &str = "numbers_dlq";
 pub const GROUP: &str = "chaos";
 
+/// Why a part ends that is not needed any more.
+pub const STOPPED: &str = "stopped";
 const NAP: Duration = Duration::from_millis(50);
 
 /// Faults of brokers and database that a host's start may have met.
@@ -128,10 +130,12 @@ impl World {
         match outcome {
             Ok(value) => Some(value),
             Err(failure) => {
-                // What fails because of an earlier failure is not told.
-                if !self.over.swap(true, Ordering::SeqCst) {
+                // What fails because of an earlier failure, or because the run is at its end, is not told.
+                let first = !self.over.swap(true, Ordering::SeqCst);
+                let mut told = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+                if told.is_none() && (first || failure != STOPPED) {
                     self.note(format!("{name} FAILED"));
-                    *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(format!("{name}: {failure}"));
+                    *told = Some(format!("{name}: {failure}"));
                 }
                 None
             }
@@ -159,7 +163,7 @@ impl World {
         let started = Instant::now();
         while started.elapsed() < time {
             if self.is_over() {
-                return Err("stopped".into());
+                return Err(STOPPED.into());
             }
             std::thread::sleep(NAP.min(time.saturating_sub(started.elapsed())));
         }

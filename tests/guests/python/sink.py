@@ -23,11 +23,13 @@ def entries(column: types.Column):
 
 def append(path: str, lines: list[bytes]) -> None:
     """Appends lines and syncs them. A line that the end of a host has cut off gets an end of its own."""
-    with open(path, "ab+") as file:
-        if file.seek(0, os.SEEK_END) > 0:
+    # A file that is open for appending cannot be relied on to be read at another place.
+    if os.path.exists(path) and os.path.getsize(path) > 0:
+        with open(path, "rb") as file:
             file.seek(-1, os.SEEK_END)
             if file.read(1) != b"\n":
                 lines = [b"", *lines]
+    with open(path, "ab") as file:
         file.write(b"\n".join(lines) + b"\n")
         file.flush()
         os.fsync(file.fileno())
