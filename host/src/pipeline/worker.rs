@@ -318,7 +318,7 @@ impl<R: Reader, C: Clock> Worker<R, C> {
                 }
                 Ok(()) => {}
                 Err(stop) => {
-                    self.note_wait(&stop);
+                    self.note_wait(group.sink, &stop);
                     stopped = Some(stop.after(stopped));
                 }
             }
@@ -342,10 +342,7 @@ impl<R: Reader, C: Clock> Worker<R, C> {
                     self.core.flushed(sink);
                 }
                 Err(stop) => {
-                    self.note_wait(&stop);
-                    if matches!(stop, Stop::Abort(Abort::Backpressure(_), _)) {
-                        *self.refused.entry(sink).or_default() += 1;
-                    }
+                    self.note_wait(sink, &stop);
                     stopped = Some(stop.after(stopped));
                 }
             }
@@ -355,8 +352,9 @@ impl<R: Reader, C: Clock> Worker<R, C> {
     }
 
     /// S29: the wait that a destination asked for holds, whatever else stops the partition at the same time.
-    fn note_wait(&mut self, stop: &Stop) {
+    fn note_wait(&mut self, sink: usize, stop: &Stop) {
         if let Stop::Abort(Abort::Backpressure(wait), _) = stop {
+            *self.refused.entry(sink).or_default() += 1;
             self.core.asked_to_wait(*wait);
         }
     }
