@@ -30,6 +30,9 @@ mod on_error;
 mod policy;
 mod window;
 
+/// How a row breaks a call.
+type Break = fn(Fault) -> CallError;
+
 /// One call: when it came, and the offsets that it was given.
 type Call = (Millis, Vec<i64>);
 

@@ -9,7 +9,7 @@ use crate::pipeline::collect_window::{CollectState, Collection};
 /// Yields a payload for every record, where no record and no outage keeps it from that.
 struct Breaking {
     clock: VirtualClock,
-    bad: Vec<(i64, fn(Fault) -> CallError)>,
+    bad: Vec<(i64, Break)>,
     /// Calls of more records never end in time.
     slow_above: usize,
     /// Until then whatever it asks does not answer.
@@ -18,7 +18,7 @@ struct Breaking {
 }
 
 impl Breaking {
-    fn new(bad: &[(i64, fn(Fault) -> CallError)]) -> Self {
+    fn new(bad: &[(i64, Break)]) -> Self {
         let (clock, bad) = (VirtualClock::start(5), bad.to_vec());
         Self { clock, bad, slow_above: usize::MAX, outage: 0, sizes: Mutex::default() }
     }
@@ -83,7 +83,7 @@ fn all_but(rows: i64, bad: &BTreeSet<i64>) -> Vec<i64> {
 /// S63, K5: however many records break the collector, each is dead-lettered as it came, and the others yield.
 #[tokio::test(start_paused = true)]
 async fn s63_no_number_of_records_that_break_a_collector_stops_it() {
-    for error in [CallError::Trap as fn(Fault) -> CallError, CallError::LimitExceeded, CallError::Reject] {
+    for error in [CallError::Trap as Break, CallError::LimitExceeded, CallError::Reject] {
         for bad in [vec![7i64], (0..9).collect(), (40..80).collect(), (0..500).filter(|row| *row != 3).collect()] {
             let breaks: Vec<_> = bad.iter().map(|row| (*row, error)).collect();
             let (yielded, dead, stopped, _) = collect(Breaking::new(&breaks), &[500]).await;
@@ -97,7 +97,7 @@ async fn s63_no_number_of_records_that_break_a_collector_stops_it() {
 /// S63: a collector that breaks on everything is blamed itself; a record that is alone in its window is judged by those before it.
 #[tokio::test(start_paused = true)]
 async fn s63_a_collector_that_breaks_on_everything_is_blamed_itself() {
-    for (error, rows) in [(CallError::Trap as fn(Fault) -> CallError, 1), (CallError::LimitExceeded, 40)] {
+    for (error, rows) in [(CallError::Trap as Break, 1), (CallError::LimitExceeded, 40)] {
         let breaks: Vec<_> = (0..40).map(|row| (row, error)).collect();
         let (yielded, dead, stopped, _) = collect(Breaking::new(&breaks), &[rows]).await;
         assert!(matches!(stopped, Some(Stop::Abort(Abort::Failure, _))), "{stopped:?}");

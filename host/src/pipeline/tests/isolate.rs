@@ -8,11 +8,11 @@ use super::*;
 struct Breaking {
     clock: VirtualClock,
     /// Rows that break a call, and how.
-    bad: Vec<(i64, fn(Fault) -> CallError)>,
+    bad: Vec<(i64, Break)>,
     /// A call of more rows never ends in time.
     slow_above: usize,
     /// Until then every call fails so.
-    outage: Option<(Millis, fn(Fault) -> CallError)>,
+    outage: Option<(Millis, Break)>,
     written: Mutex<Vec<i64>>,
     sizes: Mutex<Vec<usize>>,
 }
@@ -49,7 +49,7 @@ impl Sink for Breaking {
 }
 
 impl Breaking {
-    fn new(bad: &[(i64, fn(Fault) -> CallError)]) -> Self {
+    fn new(bad: &[(i64, Break)]) -> Self {
         Self {
             clock: VirtualClock::start(3),
             bad: bad.to_vec(),
@@ -111,7 +111,7 @@ fn all_but(rows: i64, bad: &[i64]) -> Vec<i64> {
     (0..rows).filter(|row| !bad.contains(row)).collect()
 }
 
-const BREAKS: [fn(Fault) -> CallError; 5] =
+const BREAKS: [Break; 5] =
     [CallError::Reject, CallError::Trap, CallError::LimitExceeded, CallError::Timeout, CallError::Unknown];
 
 /// S63, S79b: whatever breaks the call, the row that does it is the only one that is dead-lettered; its neighbours are written, each
@@ -132,7 +132,7 @@ async fn s79b_a_row_that_fails_alone_is_its_own_trouble() {
 #[tokio::test(start_paused = true)]
 async fn s80_rows_that_may_succeed_later_have_their_attempts() {
     for (error, attempts, kind) in [
-        (CallError::Timeout as fn(Fault) -> CallError, 4, FailureKind::Retry),
+        (CallError::Timeout as Break, 4, FailureKind::Retry),
         (CallError::Unknown, 4, FailureKind::Retry),
         (CallError::Trap, 1, FailureKind::Reject),
         (CallError::Reject, 1, FailureKind::Reject),
@@ -146,7 +146,7 @@ async fn s80_rows_that_may_succeed_later_have_their_attempts() {
 #[tokio::test(start_paused = true)]
 async fn s63_no_number_of_trapping_rows_stops_the_host() {
     for bad in [vec![9i64; 1], (0..9).collect(), (100..140).collect(), (0..1_000).filter(|row| *row != 777).collect()] {
-        let rows: Vec<_> = bad.iter().map(|row| (*row, CallError::Trap as fn(Fault) -> CallError)).collect();
+        let rows: Vec<_> = bad.iter().map(|row| (*row, CallError::Trap as Break)).collect();
         let outcome = give(Breaking::new(&rows), &[1_000]).await;
         assert!(outcome.stopped.is_none(), "{:?}", outcome.stopped);
         assert_eq!(outcome.written, all_but(1_000, &bad));
@@ -157,7 +157,7 @@ async fn s63_no_number_of_trapping_rows_stops_the_host() {
 /// S63: where nothing passes the plugin is blamed, and no row is given up.
 #[tokio::test(start_paused = true)]
 async fn s63_a_plugin_that_fails_on_everything_is_blamed_itself() {
-    for error in [CallError::Trap as fn(Fault) -> CallError, CallError::LimitExceeded] {
+    for error in [CallError::Trap as Break, CallError::LimitExceeded] {
         for rows in [1usize, 2, 40] {
             let bad: Vec<_> = (0..40).map(|row| (row, error)).collect();
             let outcome = give(Breaking::new(&bad), &[rows]).await;
@@ -174,7 +174,7 @@ async fn s63_a_plugin_that_fails_on_everything_is_blamed_itself() {
 /// S79a, S79b: an outage of any kind is waited for, however long, and costs neither a row nor a second writing.
 #[tokio::test(start_paused = true)]
 async fn s79b_an_outage_costs_no_row() {
-    for error in [CallError::Unavailable as fn(Fault) -> CallError, CallError::Timeout, CallError::Unknown] {
+    for error in [CallError::Unavailable as Break, CallError::Timeout, CallError::Unknown] {
         let outage = Some((20 * 60_000, error));
         let outcome = give_with(0, Breaking { outage, ..Breaking::new(&[]) }, &[1_024]).await;
         assert!(outcome.stopped.is_none(), "{:?}", outcome.stopped);
@@ -190,7 +190,7 @@ async fn s79b_an_outage_costs_no_row() {
 #[tokio::test(start_paused = true)]
 async fn s79b_rows_without_others_behind_them_come_again() {
     for (bad, rows) in [(&[0][..], 1), (&[9], 10), (&[8, 9], 10)] {
-        let breaks: Vec<_> = bad.iter().map(|row| (*row, CallError::Unknown as fn(Fault) -> CallError)).collect();
+        let breaks: Vec<_> = bad.iter().map(|row| (*row, CallError::Unknown as Break)).collect();
         let outcome = give(Breaking::new(&breaks), &[rows]).await;
         assert!(matches!(outcome.stopped, Some(Stop::Abort(Abort::Destination, _))), "{:?}", outcome.stopped);
         assert!(outcome.dead.is_empty());

@@ -7,6 +7,9 @@ use super::*;
 use crate::model::{Answer, Owner};
 use crate::sink::Description;
 
+/// What a call answers: the offsets that failed, or why nothing of it counts.
+type Scripted = Result<Vec<(i64, FailureKind)>, CallError>;
+
 /// Takes every row below a size, save what the script says, and remembers what it was given.
 #[derive(Default)]
 struct Shelf {
@@ -14,12 +17,12 @@ struct Shelf {
     /// A compacted topic: refuses rows without a key.
     compacted: bool,
     /// What the next calls answer instead, by the records' offsets.
-    script: Mutex<VecDeque<Result<Vec<(i64, FailureKind)>, CallError>>>,
+    script: Mutex<VecDeque<Scripted>>,
     calls: Mutex<Vec<Batch>>,
 }
 
 impl Shelf {
-    fn scripted(script: impl IntoIterator<Item = Result<Vec<(i64, FailureKind)>, CallError>>) -> Arc<Self> {
+    fn scripted(script: impl IntoIterator<Item = Scripted>) -> Arc<Self> {
         Arc::new(Self { limit: 10_000, script: Mutex::new(script.into_iter().collect()), ..Self::default() })
     }
 
