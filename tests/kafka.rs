@@ -25,8 +25,6 @@ mod handover;
 mod help;
 #[path = "kafka/letter_size.rs"]
 mod letter_size;
-#[path = "kafka/locked_table.rs"]
-mod locked_table;
 #[path = "kafka/logs.rs"]
 mod logs;
 #[path = "kafka/members.rs"]
@@ -47,6 +45,8 @@ mod source;
 mod start;
 #[path = "kafka/stopping.rs"]
 mod stopping;
+#[path = "kafka/unavailable.rs"]
+mod unavailable;
 #[path = "support"]
 mod support {
     pub mod broker;

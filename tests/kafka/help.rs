@@ -222,9 +222,19 @@ impl Onlooker {
     pub fn committed(&self, topic: &str, partition: i32) -> Option<i64> {
         let mut list = TopicPartitionList::new();
         list.add_partition(topic, partition);
-        match self.0.committed_offsets(list, PATIENCE).unwrap().elements()[0].offset() {
-            Position::Offset(offset) => Some(offset),
-            _ => None,
+        let started = std::time::Instant::now();
+        loop {
+            match self.0.committed_offsets(list.clone(), PATIENCE) {
+                Ok(found) => {
+                    return match found.elements()[0].offset() {
+                        Position::Offset(offset) => Some(offset),
+                        _ => None,
+                    };
+                }
+                // A group that is just being made has no coordinator yet.
+                Err(error) => assert!(started.elapsed() < PATIENCE, "{error}"),
+            }
+            std::thread::sleep(Duration::from_millis(100));
         }
     }
 

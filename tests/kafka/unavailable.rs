@@ -1,5 +1,5 @@
-//! Destinations that are there and do not take rows for a while, with default options: everything arrives, late, and nothing is
-//! dead-lettered.
+//! Destinations that do not take rows for a while, or not all of them, with default options: everything else arrives, late, and
+//! nothing is dead-lettered that could be written.
 
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -7,7 +7,8 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::binary::{Process, Scene, wait};
-use super::help::{Row, committed, contents, produce, topic};
+use super::help::{Row, broker, committed, contents, contents_on, produce, topic, unique};
+use crate::support::broker::Broker;
 use crate::support::servers::Postgres;
 
 /// Longer than a call may take by default (`executor.delivery_timeout_seconds`).
@@ -95,4 +96,57 @@ async fn s79b_a_slow_table_gets_all_rows() {
     process.signal("-TERM");
     assert_eq!(process.ended(), Some(0), "{}", process.told());
     table.is_whole(900, &process.told());
+}
+
+/// The values of a topic, each once, in the order in which they came first.
+fn firsts(rows: Vec<(i32, i64, Row)>) -> Vec<String> {
+    let mut seen = std::collections::BTreeSet::new();
+    let values = rows.into_iter().map(|(_, _, row)| String::from_utf8(row.value.unwrap()).unwrap());
+    values.filter(|value| seen.insert(value.clone())).collect()
+}
+
+/// K2: a Kafka destination that is gone for longer than its producer's time limit is waited for.
+#[tokio::test(flavor = "multi_thread")]
+async fn s79a_a_kafka_destination_that_is_gone_is_waited_for() {
+    let mut own = Broker::start();
+    own.create_topic("results", 1, &[]).await;
+    let source = topic("to-another-cluster", 1).await;
+    let record = |n: i64| Row { key: Some((n % 7).to_string().into_bytes()), ..Row::value(n.to_string()) };
+    produce(&source, 0, (0..200).map(record));
+    let results = json!({ "topic": "results", "brokers": own.bootstrap() });
+    let checkpoint = json!({ "interval_seconds": 0.5 });
+    let scene = Scene::new(&source, json!({ "sinks": { "kafka": { "results": results } }, "checkpoint": checkpoint }));
+    let mut process = Process::start(&scene, &["run"]);
+    // The group has a coordinator then, which can be asked.
+    wait("the partition is assigned", || process.told().contains(": assigned partition="));
+    wait("the first records are committed", || committed(&source, 0, &scene.group) == Some(200));
+    own.kill();
+    produce(&source, 0, (200..900).map(record));
+    std::thread::sleep(Duration::from_secs(LONGER_THAN_A_CALL.into()));
+    assert!(process.told().contains("waiting until it is available"), "{}", process.told());
+    own.restart();
+    wait("everything is committed", || committed(&source, 0, &scene.group) == Some(900));
+    process.signal("-TERM");
+    assert_eq!(process.ended(), Some(0), "{}", process.told());
+    assert_eq!(contents(&format!("{source}_dlq")).len(), 0, "{}", process.told());
+    let expected: Vec<String> = (0..900).map(|n| n.to_string()).collect();
+    assert_eq!(firsts(contents_on(&own.bootstrap(), "results")), expected);
+}
+
+/// K1: of 203 records a compacted topic refuses the three without a key, and those alone become dead letters.
+#[tokio::test(flavor = "multi_thread")]
+async fn s79c_a_compacted_destination_costs_the_records_without_a_key() {
+    let results = unique("compacted");
+    broker().create_topic(&results, 1, &[("cleanup.policy", "compact")]).await;
+    let source = topic("some-without-key", 1).await;
+    let record = |n: i64| Row { key: (n % 90 != 7).then(|| n.to_string().into_bytes()), ..Row::value(n.to_string()) };
+    produce(&source, 0, (0..203).map(record));
+    let scene =
+        Scene::new(&source, json!({ "sinks": { "kafka": { "results": { "topic": results } } }, "checkpoint": {} }));
+    let told = scene.done(&["run", "--until-end"]);
+    assert_eq!(contents(&format!("{source}_dlq")).len(), 3, "{}", told.err);
+    let expected: Vec<String> = (0..203).filter(|n| n % 90 != 7).map(|n| n.to_string()).collect();
+    let mut written = firsts(contents(&results));
+    written.sort_by_key(|value| value.parse::<i64>().unwrap());
+    assert_eq!(written, expected);
 }
