@@ -6,7 +6,7 @@ use std::time::Duration;
 const MOST_SUCCESSES: u32 = 1_024;
 
 /// The most rows of one call. Without bound until a call failed for its size; from then on it doubles after a number of
-/// successes, which itself doubles each time the larger size fails again.
+/// successes, which itself doubles each time the larger size fails again, and is halved when it does not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CallSize {
     bound: Option<Bound>,
@@ -21,6 +21,8 @@ struct Bound {
     /// How long it took to fail, where it was the time that it did not fit into.
     time: Option<Duration>,
     successes: u32,
+    /// It has been doubled, and no call has shown yet whether that was right.
+    grown: bool,
 }
 
 impl CallSize {
@@ -33,7 +35,7 @@ impl CallSize {
     /// call took, where the time was what it did not fit into.
     pub fn shrink(&mut self, failed: usize, passed: usize, time: Option<Duration>) {
         self.failures = self.failures.saturating_add(1);
-        self.bound = Some(Bound { rows: passed.max(1), failed, time, successes: 0 });
+        self.bound = Some(Bound { rows: passed.max(1), failed, time, successes: 0, grown: false });
     }
 
     /// A call of so many rows took so long and succeeded.
@@ -43,11 +45,15 @@ impl CallSize {
         if rows < bound.rows || bound.time.is_some_and(|time| took.saturating_mul(2) >= time) {
             return;
         }
+        if std::mem::take(&mut bound.grown) {
+            self.failures = (self.failures / 2).max(1);
+        }
         bound.successes += 1;
         if bound.successes < 1_u32.checked_shl(self.failures).unwrap_or(u32::MAX).min(MOST_SUCCESSES) {
             return;
         }
         bound.successes = 0;
+        bound.grown = true;
         bound.rows = bound.rows.saturating_mul(2);
         if bound.rows > bound.failed {
             // What failed has been passed by: whatever made it fail is over.

@@ -139,12 +139,13 @@ impl<C: Clock> Delivery<'_, C> {
         search.retry_unconfirmed(self.shared.clock.now());
     }
 
-    /// Where every part passed, the size was what the call failed for: the next ones are smaller (S15a, S79b).
+    /// Where a call ran into its time or a limit and every part of it passed, its size was what it failed for: the next ones are
+    /// smaller (S15a, S79b). A trap that does not come again was chance, and says nothing about the size.
     fn note_size(&mut self, mode: DeliveryMode, rows: usize, failed: &Failed, parts: &Bisection) {
-        if !parts.suspects().is_empty() {
+        if !parts.suspects().is_empty() || !failed.suspicion.is_slow() {
             return;
         }
-        let time = failed.suspicion.is_slow().then_some(failed.took);
+        let time = Some(failed.took);
         let passed = parts.largest_passed();
         match mode {
             DeliveryMode::Deliver | DeliveryMode::Add => self.state.call_size.shrink(rows, passed, time),
