@@ -89,8 +89,7 @@ pub struct Options {
     #[serde(default = "timeout_seconds")]
     pub timeout_seconds: f64,
     /// Sent with every request; may replace `Content-Type` (S111). `Host`, `Content-Length` and what else belongs to
-    /// the
-    /// connection is refused.
+    /// the connection is refused.
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
     /// Requests of one partition that are under way at the same time, from 1 to 256. Rows of one key keep
