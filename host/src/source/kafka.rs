@@ -17,15 +17,20 @@ use crate::model::{Fault, TopicPartition};
 mod commit;
 mod config;
 mod context;
+mod ends;
 mod gauge;
 mod headers;
+mod holders;
+mod join_errors;
 mod lane;
+mod leader_epoch;
 mod offsets;
 mod poller;
 mod probe;
 mod reader;
 mod rewind;
 mod scan;
+mod truncation;
 mod witness;
 
 pub use config::First;
@@ -192,7 +197,8 @@ impl KafkaSource {
             first: span.first.unwrap_or(first),
             until_end: span.until_end,
             on_offset_gap: options.on_offset_gap,
-            witness: Arc::new(Witness::new(client)),
+            witness: Arc::new(Witness::new(client.clone())),
+            client,
         };
         let poller =
             Poller::new(Arc::new(consumer), settings, Arc::clone(&bell), (commands.downgrade(), orders), reports)?;

@@ -10,10 +10,12 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::BorrowedMessage;
 use tokio::sync::mpsc;
 
-use super::Limits;
 use super::context::{Bell, Context};
 use super::gauge::{Amount, Gauge, Held, Load};
 use super::headers;
+use super::leader_epoch::{self, LeaderEpochs};
+use super::truncation::Truncation;
+use super::{Limits, OnOffsetGap};
 use crate::model::{Batch, Fault, Offset, TopicPartition};
 use crate::source::Read;
 
@@ -41,17 +43,20 @@ pub(super) struct Shared {
     bell: Arc<Bell>,
     /// What is committed as far as this member knows: the start, then what it has committed itself.
     committed: AtomicI64,
+    /// Under which leaders the records were written that were read.
+    pub leader_epochs: LeaderEpochs,
     /// Held while a commit is on its way: there is one at a time (S16), and giving the partition away waits for it (S12).
     pub committing: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Shared {
-    pub(super) fn new(bell: Arc<Bell>, start: Offset) -> Self {
+    pub(super) fn new(bell: Arc<Bell>, start: Offset, leader_epoch: i32) -> Self {
         Self {
             standing: AtomicU8::new(Standing::Held as u8),
             dirty: AtomicBool::new(true),
             bell,
             committed: AtomicI64::new(start),
+            leader_epochs: LeaderEpochs::new(start, leader_epoch),
             committing: Arc::default(),
         }
     }
@@ -101,6 +106,19 @@ pub(super) struct Handed {
     pub held: Option<Held>,
 }
 
+/// Which part of a partition is read, and how.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Course {
+    /// The first offset.
+    pub start: Offset,
+    /// The leader epoch below it.
+    pub leader_epoch: i32,
+    /// Where reading stops.
+    pub end: Option<Offset>,
+    /// What to do where the log was cut.
+    pub on_gap: OnOffsetGap,
+}
+
 /// Why a lane was left.
 pub(super) enum Filled {
     /// The worker is behind; reading goes on when it takes a window.
@@ -109,6 +127,8 @@ pub(super) enum Filled {
     Drained,
     /// The library reported an error in the partition's place in the log.
     Failed(KafkaError),
+    /// The library went back to where the log was cut.
+    Truncated(Truncation),
 }
 
 /// See the module's text.
@@ -126,18 +146,18 @@ impl Lane {
     pub(super) fn new(
         mut queue: PartitionQueue<Context>,
         partition: TopicPartition,
-        (start, end): (Offset, Option<Offset>),
+        course: Course,
         limits: Limits,
         gauge: Arc<Gauge>,
         bell: Arc<Bell>,
     ) -> (Self, mpsc::Receiver<Handed>) {
-        let shared = Arc::new(Shared::new(bell, start));
+        let shared = Arc::new(Shared::new(bell, course.start, course.leader_epoch));
         queue.set_nonempty_callback({
             let shared = Arc::clone(&shared);
             move || shared.touch()
         });
         let (windows, handed) = mpsc::channel(WINDOWS_AHEAD);
-        let window = Open::new(partition, (start, end), limits, gauge, windows);
+        let window = Open::new(partition, course, Arc::clone(&shared), limits, gauge, windows);
         (Self { shared, window, moving: false, paused: false, queue }, handed)
     }
 
@@ -149,6 +169,9 @@ impl Lane {
     /// Hands over what is fetched, as far as there is room; `partitions` share it. `low` tells the first offset that the broker has.
     pub(super) fn fill(&mut self, partitions: usize, low: &dyn Fn() -> Option<Offset>) -> Filled {
         loop {
+            if let Some(truncation) = self.window.truncation.take() {
+                return Filled::Truncated(truncation);
+            }
             if self.window.is_full() {
                 self.window.hand_over();
             }
@@ -198,12 +221,19 @@ pub(super) struct Open {
     /// Offsets that were deleted before they were read: from the first to before the second.
     gaps: Vec<(Offset, Offset)>,
     epoch: u64,
+    /// Knows the epochs of what was read; the last one is kept here too.
+    shared: Arc<Shared>,
+    leader_epoch: i32,
+    /// What to do where the log was cut.
+    on_gap: OnOffsetGap,
+    truncation: Option<Truncation>,
 }
 
 impl Open {
     fn new(
         partition: TopicPartition,
-        (start, end): (Offset, Option<Offset>),
+        Course { start, end, leader_epoch, on_gap }: Course,
+        shared: Arc<Shared>,
         limits: Limits,
         gauge: Arc<Gauge>,
         windows: mpsc::Sender<Handed>,
@@ -221,6 +251,10 @@ impl Open {
             passed_end: false,
             gaps: Vec::new(),
             epoch: 0,
+            shared,
+            leader_epoch,
+            on_gap,
+            truncation: None,
         }
     }
 
@@ -235,6 +269,16 @@ impl Open {
         self.wanted = to;
         self.passed_end = false;
         self.epoch = epoch;
+        self.leader_epoch = self.shared.leader_epochs.below(to);
+        self.truncation = None;
+    }
+
+    /// What is read from here on is of this epoch.
+    pub(super) fn note(&mut self, leader_epoch: i32) {
+        if leader_epoch != self.leader_epoch {
+            self.leader_epoch = leader_epoch;
+            self.shared.leader_epochs.note(self.wanted, leader_epoch);
+        }
     }
 
     fn is_held_back(&self, partitions: usize) -> bool {
@@ -253,8 +297,21 @@ impl Open {
 
     /// Adds a record; a window that it does not fit into is handed over first.
     pub(super) fn take(&mut self, record: &BorrowedMessage<'_>, low: &dyn Fn() -> Option<Offset>) {
-        let offset = record.offset();
+        let (offset, leader_epoch) = (record.offset(), leader_epoch::of_record(record));
+        if self.truncation.is_some() {
+            // Read again from the cut.
+            return;
+        }
+        if offset < self.wanted
+            && self.on_gap == OnOffsetGap::Continue
+            && leader_epoch != self.leader_epoch
+            && self.leader_epoch != leader_epoch::UNKNOWN
+        {
+            self.truncation = Some(Truncation { to: offset, wanted: self.wanted });
+            return;
+        }
         if self.end.is_some_and(|end| offset >= end) {
+            self.note(leader_epoch);
             self.passed_end = true;
             return;
         }
@@ -267,6 +324,7 @@ impl Open {
             );
             return;
         }
+        self.note(leader_epoch);
         self.jump(offset, low);
         let size = record.key_len() + record.payload_len();
         let fits = self

@@ -13,6 +13,7 @@ use rdkafka::types::RDKafkaRespErr;
 use super::OnOffsetGap;
 use super::config::First;
 use super::context::Context;
+use super::leader_epoch;
 use super::probe::refused;
 use crate::model::{Fault, Offset, TopicPartition};
 
@@ -38,6 +39,8 @@ pub(super) struct Extent {
     pub fresh: bool,
     /// What was to be read and is gone: from the first offset to before the second.
     pub gap: Option<(Offset, Offset)>,
+    /// The leader epoch below the start, committed with it.
+    pub leader_epoch: i32,
 }
 
 /// How starts are chosen.
@@ -69,14 +72,14 @@ pub(super) fn resolve(
     if partitions.is_empty() {
         return Ok(Vec::new());
     }
-    let committed = consumer.committed_offsets(list(partitions), QUESTION_TIMEOUT).map_err(unresolved)?;
+    let stored = consumer.committed_offsets(list(partitions), QUESTION_TIMEOUT).map_err(unresolved)?;
     let timed = match starts.first {
         First::At(time) => Some(at_time(consumer, partitions, time).map_err(unresolved)?),
         First::Earliest | First::Latest => None,
     };
     let mut extents = Vec::with_capacity(partitions.len());
     for partition in partitions {
-        let found = committed.find_partition(&partition.topic, partition.partition);
+        let found = stored.find_partition(&partition.topic, partition.partition);
         let committed = match found {
             Some(element) => {
                 element.error().map_err(unresolved)?;
@@ -102,7 +105,12 @@ pub(super) fn resolve(
             }
         };
         let fresh = !matches!(committed, Position::Offset(_));
-        extents.push(Extent { partition: partition.clone(), start, end: high, fresh, gap });
+        let leader_epoch = if committed == Position::Offset(start) {
+            leader_epoch::listed(&stored, partition)
+        } else {
+            leader_epoch::UNKNOWN
+        };
+        extents.push(Extent { partition: partition.clone(), start, end: high, fresh, gap, leader_epoch });
     }
     Ok(extents)
 }
@@ -153,7 +161,7 @@ pub(super) fn gap(partition: &TopicPartition, wanted: Offset, low: Offset, high:
     let why = if wanted < low {
         format!("{} records were deleted before they were read; the first one left is {low}", low - wanted)
     } else {
-        format!("the log ends at {high}: was the topic deleted and created again?")
+        format!("the log ends at {high}: it was cut, or the topic was deleted and created again")
     };
     Fault::host(format!("`{}` is to be read next and is not there", partition.at(wanted)))
         .because(why)

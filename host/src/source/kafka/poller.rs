@@ -5,18 +5,21 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rdkafka::Message;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::topic_partition_list::Offset as Position;
+use rdkafka::{ClientConfig, Message};
 use tokio::sync::{mpsc, oneshot};
 
 use super::config::First;
 use super::context::{Bell, Context, Rebalance};
+use super::ends::Surveyor;
 use super::gauge::{Amount, Gauge};
 use super::lane::{Filled, Lane, Standing};
+use super::leader_epoch;
 use super::offsets::{self, lowest};
 use super::reader::KafkaReader;
 use super::rewind::{Rewind, Tried};
+use super::truncation::Truncation;
 use super::witness::Witness;
 use super::{CLOSE_PATIENCE, Limits, OnOffsetGap};
 use crate::clock::{self, Instant};
@@ -24,15 +27,18 @@ use crate::model::{Fault, Offset, TopicPartition};
 use crate::source::Event;
 
 mod assignment;
+mod end;
+mod joining;
 mod trouble;
+mod truncation;
+
+use end::Ends;
+use joining::Unjoined;
 
 /// The main queue is polled at least this often: the group's calls and all callbacks come from it.
 const MAIN_POLL: Duration = Duration::from_millis(50);
 /// Entries of the main queue that are looked at in one turn, so that a flood of them does not hold up the records.
 const MAIN_ENTRIES: usize = 64;
-/// How long a source with an end waits for partitions once the group has given it none: a member that joins is often given
-/// some only after others have let them go.
-const EMPTY_PATIENCE: Duration = Duration::from_secs(5);
 /// Every partition's queue is looked at this often even if nothing announced a record.
 const SWEEP: Duration = Duration::from_secs(1);
 /// An order to the thread.
@@ -43,6 +49,8 @@ pub(super) enum Command {
     Pause { partition: TopicPartition, paused: bool, done: oneshot::Sender<Result<(), Fault>> },
     /// Give partitions away that no worker serves any more.
     Release { partitions: Vec<TopicPartition>, done: oneshot::Sender<()> },
+    /// Say that the source cannot go on.
+    Fail(Fault),
     /// Leave the group and end.
     Close,
 }
@@ -55,6 +63,8 @@ pub(super) struct Settings {
     pub until_end: bool,
     pub on_offset_gap: OnOffsetGap,
     pub witness: Arc<Witness>,
+    /// For questions of a client of its own.
+    pub client: ClientConfig,
 }
 
 /// Partitions given to us whose start offsets are being found out.
@@ -96,9 +106,17 @@ pub(super) struct Poller {
     rewinds: Vec<Rewind>,
     /// How many partitions each topic had at the start, where that matters to where they begin.
     known: Option<BTreeMap<String, i32>>,
+    /// Partitions that are taken up again where their log was cut, once no worker serves them any more.
+    truncated: BTreeMap<TopicPartition, Truncation>,
+    /// Why a record is not in the log is being asked.
+    explaining: bool,
     /// Below these offsets a partition's lost records are counted.
     gone: BTreeMap<TopicPartition, Offset>,
+    /// What keeps this member out of the group, and may pass.
+    unjoined: Option<Unjoined>,
     failed: bool,
+    /// Only of a source with an end.
+    ends: Option<Ends>,
     ended: bool,
     /// When the assignment last changed; `None` before the first one.
     changed: Option<Instant>,
@@ -119,6 +137,13 @@ impl Poller {
             .subscribe(&topics)
             .map_err(|error| Fault::config(format!("cannot subscribe to {}", topics.join(", "))).because(error))?;
         let now = clock::instant();
+        let ends = if settings.until_end {
+            let (client, topics) = (settings.client.clone(), settings.topics.clone());
+            let surveyor = Surveyor::start(client, topics, settings.first, Arc::clone(&bell))?;
+            Some(Ends::new(surveyor, settings.client.get("session.timeout.ms")))
+        } else {
+            None
+        };
         let high = Amount { records: settings.limits.total_records, bytes: settings.limits.total_bytes };
         Ok(Self {
             consumer,
@@ -135,8 +160,12 @@ impl Poller {
             releases: Vec::new(),
             rewinds: Vec::new(),
             known: None,
+            truncated: BTreeMap::new(),
+            explaining: false,
             gone: BTreeMap::new(),
+            unjoined: None,
             failed: false,
+            ends,
             ended: false,
             changed: None,
             polled: now,
@@ -195,6 +224,7 @@ impl Poller {
                 Err(mpsc::error::TryRecvError::Empty) => break,
                 Ok(Command::Rewind { partition, to, epoch, done }) => {
                     let rewind = Rewind::new(partition, to, epoch, done);
+                    self.supersede(&rewind.partition);
                     match self.lanes.get_mut(&rewind.partition) {
                         Some(lane) if lane.shared.standing() == Standing::Held => {
                             lane.moving = true;
@@ -203,6 +233,7 @@ impl Poller {
                         _ => rewind.let_go(),
                     }
                 }
+                Ok(Command::Fail(fault)) => self.fail(fault),
                 Ok(Command::Pause { partition, paused, done }) => {
                     let _ = done.send(self.pause(&partition, paused));
                 }
@@ -252,7 +283,7 @@ impl Poller {
         }
         let partitions = self.lanes.len();
         let mut drained = Vec::new();
-        let (mut failures, mut gaps) = (Vec::new(), Vec::new());
+        let (mut failures, mut gaps, mut truncations) = (Vec::new(), Vec::new(), Vec::new());
         for (partition, lane) in &mut self.lanes {
             if lane.moving || lane.shared.standing() != Standing::Held || !lane.shared.take_dirty() {
                 continue;
@@ -263,6 +294,7 @@ impl Poller {
             match filled {
                 Filled::Full => {}
                 Filled::Drained => drained.push(partition.clone()),
+                Filled::Truncated(truncation) => truncations.push((partition.clone(), truncation)),
                 Filled::Failed(error) => {
                     lane.shared.soil();
                     failures.push((partition.clone(), error));
@@ -276,6 +308,9 @@ impl Poller {
         }
         for (partition, error) in failures {
             self.misplaced(&partition, &error);
+        }
+        for (partition, truncation) in truncations {
+            self.truncate(&partition, truncation);
         }
         for (partition, gap) in gaps {
             self.passed_over(&partition, gap);
@@ -295,25 +330,12 @@ impl Poller {
             if let (Some(Position::Offset(offset)), Some(lane)) =
                 (position.map(|element| element.offset()), self.lanes.get_mut(partition))
             {
+                if offset > lane.window.wanted() {
+                    // What is passed is no record of its own that could tell its epoch.
+                    lane.window.note(leader_epoch::listed(&positions, partition));
+                }
                 lane.window.pass(offset, &|| lowest(&self.consumer, self.settings.on_offset_gap, partition));
             }
-        }
-    }
-
-    /// Says once that everything there was is committed. A member that the group gave nothing has nothing to wait for.
-    fn end(&mut self) {
-        let Some(changed) = self.changed else { return };
-        if !self.settings.until_end || self.ended || self.opening.is_some() || self.closing.is_some() {
-            return;
-        }
-        let done = if self.lanes.is_empty() {
-            changed.elapsed() >= EMPTY_PATIENCE
-        } else {
-            self.lanes.values().all(Lane::is_done)
-        };
-        if done {
-            self.ended = true;
-            self.outbox.push_back(Event::Ended);
         }
     }
 

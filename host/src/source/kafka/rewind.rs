@@ -3,19 +3,17 @@
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::KafkaError;
 use tokio::sync::oneshot;
 
 use super::context::Context;
 use super::lane::Lane;
-use super::offsets;
+use super::{offsets, truncation};
 use crate::clock::{self, Instant};
 use crate::model::{Fault, Offset, TopicPartition};
 
 /// How long a seek is repeated before the rewind fails.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long the client library may take over one seek, which only its own threads are concerned with.
-const SEEK_TIMEOUT: Duration = Duration::from_secs(1);
 /// The first and the longest wait between two tries.
 const WAITS: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(500));
 
@@ -57,7 +55,9 @@ impl Rewind {
     /// Stops fetching, seeks, and fetches again. A seek right after an assignment fails with `Erroneous state` until the
     /// library has caught up with itself, so it is repeated.
     pub(super) fn attempt(mut self, consumer: &BaseConsumer<Context>, lane: &mut Lane) -> Tried {
-        match seek(consumer, &self.partition, self.to, lane.paused) {
+        // With the epoch the library asks whether the log was cut meanwhile.
+        let place = (self.to, lane.shared.leader_epochs.below(self.to));
+        match seek(consumer, &self.partition, place, lane.paused) {
             Ok(()) => {
                 lane.window.restart(self.to, self.epoch);
                 lane.moving = false;
@@ -84,17 +84,12 @@ impl Rewind {
 fn seek(
     consumer: &BaseConsumer<Context>,
     partition: &TopicPartition,
-    to: Offset,
+    to: (Offset, i32),
     stay_paused: bool,
 ) -> Result<(), KafkaError> {
     let place = offsets::list(std::slice::from_ref(partition));
     consumer.pause(&place)?;
-    let sought = consumer.seek_partitions(offsets::at(partition, to)?, SEEK_TIMEOUT)?;
-    // The call succeeds whatever became of the partitions in its list.
-    match sought.find_partition(&partition.topic, partition.partition) {
-        Some(element) => element.error()?,
-        None => return Err(KafkaError::Seek(RDKafkaErrorCode::UnknownPartition.to_string())),
-    }
+    truncation::seek(consumer, partition, to)?;
     if !stay_paused {
         consumer.resume(&place)?;
     }

@@ -10,6 +10,7 @@ use rdkafka::topic_partition_list::{Offset as Position, TopicPartitionList};
 
 use super::config::{self, First};
 use super::context::Context;
+use super::leader_epoch;
 use super::offsets::{self, Extent, QUESTION_TIMEOUT, Starts, Unresolved};
 use super::probe::refused;
 use super::{OnOffsetGap, Options, headers};
@@ -167,7 +168,7 @@ fn extents(
                 let (start, end) = consumer
                     .fetch_watermarks(&partition.topic, partition.partition, QUESTION_TIMEOUT)
                     .map_err(|error| Unresolved::Later(error.to_string()))?;
-                Ok(Extent { partition, start, end, fresh: true, gap: None })
+                Ok(Extent { partition, start, end, fresh: true, gap: None, leader_epoch: leader_epoch::UNKNOWN })
             })
             .collect(),
     }

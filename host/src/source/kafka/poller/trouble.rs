@@ -4,7 +4,7 @@ use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::super::offsets;
-use super::super::probe::{is_missing, missing, refused};
+use super::super::probe::{is_missing, missing};
 use super::Poller;
 use crate::model::{Fault, Offset, TopicPartition};
 use crate::source::Event;
@@ -16,10 +16,8 @@ impl Poller {
         let code = error.rdkafka_error_code();
         match (error, code) {
             (KafkaError::MessageConsumptionFatal(_), _) | (_, Some(Code::Fatal)) => self.fatal(error),
-            (_, Some(code @ (Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed))) => {
-                self.fail(refused(code));
-            }
             (_, Some(Code::UnknownTopicOrPartition | Code::UnknownTopic)) => self.topic_gone(),
+            (_, Some(code)) if self.cannot_join(code) => {}
             _ => tracing::warn!("Kafka consumer: {error}"),
         }
     }
@@ -67,12 +65,7 @@ impl Poller {
             return self.complain(error);
         }
         // Only reported when a gap is to stop us: otherwise the library has gone on at the first record by itself.
-        let Some(wanted) = self.lanes.get(partition).map(|lane| lane.window.wanted()) else { return };
-        let marks = self.consumer.fetch_watermarks(&partition.topic, partition.partition, offsets::QUESTION_TIMEOUT);
-        self.fail(match marks {
-            Ok((low, high)) => offsets::gap(partition, wanted, low, high),
-            Err(_) => Fault::host(format!("`{}` is to be read next and is not there", partition.at(wanted))),
-        });
+        self.explain(partition);
     }
 
     /// Counts records that were deleted unread, each once, however often the partition goes back to where they were (S52).
