@@ -14,7 +14,7 @@ use super::context::{Bell, Context};
 use super::gauge::{Amount, Gauge, Held, Load};
 use super::headers;
 use super::leader_epoch::{self, LeaderEpochs};
-use super::truncation::Truncation;
+use super::truncation::{Course, Truncation};
 use super::{Limits, OnOffsetGap};
 use crate::model::{Batch, Fault, Offset, TopicPartition};
 use crate::source::Read;
@@ -104,19 +104,6 @@ pub(super) struct Handed {
     pub read: Result<Read, Fault>,
     /// Counts the window until its worker is done with it.
     pub held: Option<Held>,
-}
-
-/// Which part of a partition is read, and how.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Course {
-    /// The first offset.
-    pub start: Offset,
-    /// The leader epoch below it.
-    pub leader_epoch: i32,
-    /// Where reading stops.
-    pub end: Option<Offset>,
-    /// What to do where the log was cut.
-    pub on_gap: OnOffsetGap,
 }
 
 /// Why a lane was left.
@@ -302,13 +289,11 @@ impl Open {
             // Read again from the cut.
             return;
         }
-        if offset < self.wanted
-            && self.on_gap == OnOffsetGap::Continue
-            && leader_epoch != self.leader_epoch
-            && self.leader_epoch != leader_epoch::UNKNOWN
-        {
-            self.truncation = Some(Truncation { to: offset, wanted: self.wanted });
-            return;
+        if self.on_gap == OnOffsetGap::Continue {
+            self.truncation = Truncation::found((offset, leader_epoch), (self.wanted, self.leader_epoch));
+            if self.truncation.is_some() {
+                return;
+            }
         }
         if self.end.is_some_and(|end| offset >= end) {
             self.note(leader_epoch);

@@ -18,7 +18,7 @@ use super::lane::{Filled, Lane, Standing};
 use super::leader_epoch;
 use super::offsets::{self, lowest};
 use super::reader::KafkaReader;
-use super::rewind::{Rewind, Tried};
+use super::rewind::Rewind;
 use super::truncation::Truncation;
 use super::witness::Witness;
 use super::{CLOSE_PATIENCE, Limits, OnOffsetGap};
@@ -29,6 +29,7 @@ use crate::source::Event;
 mod assignment;
 mod end;
 mod joining;
+mod rewinds;
 mod trouble;
 mod truncation;
 
@@ -257,22 +258,6 @@ impl Poller {
         let place = offsets::list(std::slice::from_ref(partition));
         let result = if paused { self.consumer.pause(&place) } else { self.consumer.resume(&place) };
         result.map_err(|error| Fault::host(format!("fetching of {partition} cannot be switched")).because(error))
-    }
-
-    fn rewind(&mut self) {
-        let now = clock::instant();
-        for rewind in std::mem::take(&mut self.rewinds) {
-            match self.lanes.get_mut(&rewind.partition) {
-                Some(lane) if lane.shared.standing() == Standing::Held => {
-                    if rewind.due > now {
-                        self.rewinds.push(rewind);
-                    } else if let Tried::Again(later) = rewind.attempt(&self.consumer, lane) {
-                        self.rewinds.push(later);
-                    }
-                }
-                _ => rewind.let_go(),
-            }
-        }
     }
 
     /// Moves what is fetched into windows, as far as workers have room.

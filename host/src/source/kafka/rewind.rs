@@ -1,14 +1,17 @@
 //! Going back to an offset (S34, S34a).
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
+use rdkafka::topic_partition_list::{Offset as Position, TopicPartitionList};
 use tokio::sync::oneshot;
 
 use super::context::Context;
 use super::lane::Lane;
-use super::{offsets, truncation};
+use super::truncation::{self, SEEK_TIMEOUT};
+use super::{leader_epoch, offsets};
 use crate::clock::{self, Instant};
 use crate::model::{Fault, Offset, TopicPartition};
 
@@ -28,14 +31,6 @@ pub(super) struct Rewind {
     wait: Duration,
 }
 
-/// What became of a try.
-pub(super) enum Tried {
-    /// It holds, or has failed; the worker knows.
-    Over,
-    /// It is due again later.
-    Again(Rewind),
-}
-
 impl Rewind {
     pub(super) fn new(
         partition: TopicPartition,
@@ -52,46 +47,74 @@ impl Rewind {
         let _ = self.done.send(Ok(()));
     }
 
-    /// Stops fetching, seeks, and fetches again. A seek right after an assignment fails with `Erroneous state` until the
-    /// library has caught up with itself, so it is repeated.
-    pub(super) fn attempt(mut self, consumer: &BaseConsumer<Context>, lane: &mut Lane) -> Tried {
-        // With the epoch the library asks whether the log was cut meanwhile.
-        let place = (self.to, lane.shared.leader_epochs.below(self.to));
-        match seek(consumer, &self.partition, place, lane.paused) {
+    /// It holds: what comes next is read from there on.
+    fn complete(self, lane: &mut Lane) {
+        lane.window.restart(self.to, self.epoch);
+        lane.moving = false;
+        lane.shared.soil();
+        let _ = self.done.send(Ok(()));
+    }
+
+    /// It is due again later, or has failed. A seek right after an assignment fails with `Erroneous state` until the library has
+    /// caught up with itself.
+    fn failed(mut self, error: &KafkaError) -> Option<Self> {
+        if self.since.elapsed() < PATIENCE {
+            tracing::debug!(partition = %self.partition, to = self.to, "rewind is tried again: {error}");
+            self.due = clock::instant() + self.wait;
+            self.wait = (self.wait * 2).min(WAITS.1);
+            return Some(self);
+        }
+        // Nothing is read until a later rewind holds: going on from here would skip records.
+        let fault = Fault::host(format!("the source could not go back to `{}`", self.partition.at(self.to)));
+        let _ = self.done.send(Err(fault.because(error)));
+        None
+    }
+}
+
+/// Stops fetching, seeks, and fetches again, of all these partitions together. Returns what is due again later.
+pub(super) fn attempt(
+    consumer: &BaseConsumer<Context>,
+    due: Vec<Rewind>,
+    lanes: &mut BTreeMap<TopicPartition, Lane>,
+) -> Vec<Rewind> {
+    if due.is_empty() {
+        return Vec::new();
+    }
+    let sought = seek(consumer, &due, lanes);
+    let (mut later, mut fetched, mut held) = (Vec::new(), Vec::new(), Vec::new());
+    for rewind in due {
+        match sought.as_ref().map_err(Clone::clone).and_then(|list| truncation::sought(list, &rewind.partition)) {
             Ok(()) => {
-                lane.window.restart(self.to, self.epoch);
-                lane.moving = false;
-                lane.shared.soil();
-                let _ = self.done.send(Ok(()));
-                Tried::Over
+                let paused = lanes.get(&rewind.partition).is_some_and(|lane| lane.paused);
+                fetched.extend((!paused).then(|| rewind.partition.clone()));
+                held.push(rewind);
             }
-            Err(error) if self.since.elapsed() < PATIENCE => {
-                tracing::debug!(partition = %self.partition, to = self.to, "rewind is tried again: {error}");
-                self.due = clock::instant() + self.wait;
-                self.wait = (self.wait * 2).min(WAITS.1);
-                Tried::Again(self)
-            }
-            Err(error) => {
-                // Nothing is read until a later rewind holds: going on from here would skip records.
-                let fault = Fault::host(format!("the source could not go back to `{}`", self.partition.at(self.to)));
-                let _ = self.done.send(Err(fault.because(error)));
-                Tried::Over
-            }
+            Err(error) => later.extend(rewind.failed(&error)),
         }
     }
+    let resumed = if fetched.is_empty() { Ok(()) } else { consumer.resume(&offsets::list(&fetched)) };
+    for rewind in held {
+        match (&resumed, lanes.get_mut(&rewind.partition)) {
+            (Ok(()), Some(lane)) => rewind.complete(lane),
+            (Ok(()), None) => rewind.let_go(),
+            (Err(error), _) => later.extend(rewind.failed(error)),
+        }
+    }
+    later
 }
 
 fn seek(
     consumer: &BaseConsumer<Context>,
-    partition: &TopicPartition,
-    to: (Offset, i32),
-    stay_paused: bool,
-) -> Result<(), KafkaError> {
-    let place = offsets::list(std::slice::from_ref(partition));
-    consumer.pause(&place)?;
-    truncation::seek(consumer, partition, to)?;
-    if !stay_paused {
-        consumer.resume(&place)?;
+    due: &[Rewind],
+    lanes: &BTreeMap<TopicPartition, Lane>,
+) -> Result<TopicPartitionList, KafkaError> {
+    let mut places = TopicPartitionList::with_capacity(due.len());
+    for Rewind { partition, to, .. } in due {
+        places.add_partition_offset(&partition.topic, partition.partition, Position::Offset(*to))?;
+        // With the epoch the library asks whether the log was cut meanwhile.
+        let epoch = lanes.get(partition).map_or(leader_epoch::UNKNOWN, |lane| lane.shared.leader_epochs.below(*to));
+        leader_epoch::list(&mut places, partition, epoch);
     }
-    Ok(())
+    consumer.pause(&places)?;
+    consumer.seek_partitions(places, SEEK_TIMEOUT)
 }

@@ -7,9 +7,10 @@ use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
+use rdkafka::topic_partition_list::TopicPartitionList;
 
 use super::context::Context;
-use super::{config, leader_epoch, offsets};
+use super::{OnOffsetGap, config, leader_epoch, offsets};
 use crate::clock;
 use crate::model::{Fault, Offset, TopicPartition};
 
@@ -18,7 +19,20 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// One wait for it.
 const POLL: Duration = Duration::from_millis(100);
 /// How long the client library may take over one seek, which only its own threads are concerned with.
-const SEEK_TIMEOUT: Duration = Duration::from_secs(1);
+pub(super) const SEEK_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Which part of a partition is read, and how.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Course {
+    /// The first offset.
+    pub start: Offset,
+    /// The leader epoch below it.
+    pub leader_epoch: i32,
+    /// Where reading stops.
+    pub end: Option<Offset>,
+    /// What to do where the log was cut.
+    pub on_gap: OnOffsetGap,
+}
 
 /// The library went back to where the log was cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +41,14 @@ pub(super) struct Truncation {
     pub to: Offset,
     /// The offset that was to be read next.
     pub wanted: Offset,
+}
+
+impl Truncation {
+    /// Whether a record shows that the library went back: below what was to be read next, and of another epoch than what was read.
+    pub(super) fn found((offset, epoch): (Offset, i32), (wanted, last_epoch): (Offset, i32)) -> Option<Self> {
+        let other = last_epoch != leader_epoch::UNKNOWN && epoch != last_epoch;
+        (offset < wanted && other).then_some(Self { to: offset, wanted })
+    }
 }
 
 /// Why the record to read next is not in the log, as a fault. Asks the brokers with a consumer of its own and blocks.
@@ -87,15 +109,35 @@ fn cut(
 
 /// Goes to an offset; with an epoch the library goes to where the log was cut instead, or reports an error, as
 /// `auto.offset.reset` says.
-pub(super) fn seek(
+fn seek(
     consumer: &BaseConsumer<Context>,
     partition: &TopicPartition,
     (to, epoch): (Offset, i32),
 ) -> Result<(), KafkaError> {
-    let sought = consumer.seek_partitions(leader_epoch::at(partition, to, epoch)?, SEEK_TIMEOUT)?;
-    // The call succeeds whatever became of the partitions in its list.
-    match sought.find_partition(&partition.topic, partition.partition) {
+    let place = leader_epoch::at(partition, to, epoch)?;
+    sought(&consumer.seek_partitions(place, SEEK_TIMEOUT)?, partition)
+}
+
+/// What became of one partition: a seek as a whole succeeds whatever became of the partitions in its list.
+pub(super) fn sought(list: &TopicPartitionList, partition: &TopicPartition) -> Result<(), KafkaError> {
+    match list.find_partition(&partition.topic, partition.partition) {
         Some(element) => element.error(),
         None => Err(KafkaError::Seek(RDKafkaErrorCode::UnknownPartition.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// S52: a record below the one that is due is read on from where it has another epoch; where epochs tell nothing it is no cut.
+    #[test]
+    fn s52_a_record_that_shows_a_cut() {
+        assert_eq!(Truncation::found((600, 2), (1000, 0)), Some(Truncation { to: 600, wanted: 1000 }));
+        // A topic that was created again begins with its first epoch.
+        assert_eq!(Truncation::found((0, 0), (1000, 5)), Some(Truncation { to: 0, wanted: 1000 }));
+        assert_eq!(Truncation::found((1000, 2), (1000, 0)), None);
+        assert_eq!(Truncation::found((600, 2), (1000, 2)), None);
+        assert_eq!(Truncation::found((600, 2), (1000, leader_epoch::UNKNOWN)), None);
     }
 }

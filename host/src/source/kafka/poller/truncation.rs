@@ -3,14 +3,12 @@
 use std::sync::Arc;
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use tokio::sync::oneshot;
 
-use super::super::lane::{Course, Lane, Standing};
+use super::super::lane::{Lane, Standing};
 use super::super::leader_epoch;
 use super::super::offsets::Extent;
 use super::super::reader::KafkaReader;
-use super::super::rewind::Rewind;
-use super::super::truncation::{self, Truncation};
+use super::super::truncation::{self, Course, Truncation};
 use super::{Command, Poller};
 use crate::model::{Fault, Offset, TopicPartition};
 use crate::source::Event;
@@ -77,20 +75,6 @@ impl Poller {
             KafkaReader::new((partition.clone(), extent.start), end, handed, Arc::clone(&lane.shared), orders, asked)
         });
         Ok((lane, reader))
-    }
-
-    /// Goes to an offset before anything is read, on nobody's order.
-    pub(super) fn go_to(&mut self, partition: TopicPartition, to: Offset) {
-        let (done, _) = oneshot::channel();
-        self.rewinds.push(Rewind::new(partition, to, 0, done));
-    }
-
-    /// A later rewind counts alone.
-    pub(super) fn supersede(&mut self, partition: &TopicPartition) {
-        let (old, kept) = std::mem::take(&mut self.rewinds).into_iter().partition(|one| one.partition == *partition);
-        self.rewinds = kept;
-        let old: Vec<Rewind> = old;
-        old.into_iter().for_each(Rewind::let_go);
     }
 
     /// Finds out why the record to read next is not in the log, on a thread that may wait for brokers, and fails with it.
