@@ -19,11 +19,15 @@ mod config;
 mod context;
 mod gauge;
 mod headers;
+mod inquiry;
 mod lane;
+mod listing;
 mod offsets;
 mod poller;
 mod probe;
 mod reader;
+mod ready;
+mod resolver;
 mod rewind;
 mod scan;
 mod witness;
@@ -192,6 +196,7 @@ impl KafkaSource {
             first: span.first.unwrap_or(first),
             until_end: span.until_end,
             on_offset_gap: options.on_offset_gap,
+            read_committed: config::reads_committed(&client),
             witness: Arc::new(Witness::new(client)),
         };
         let poller =
