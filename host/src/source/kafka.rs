@@ -21,13 +21,17 @@ mod ends;
 mod gauge;
 mod headers;
 mod holders;
+mod inquiry;
 mod join_errors;
 mod lane;
 mod leader_epoch;
+mod listing;
 mod offsets;
 mod poller;
 mod probe;
 mod reader;
+mod ready;
+mod resolver;
 mod rewind;
 mod scan;
 mod truncation;
@@ -197,6 +201,7 @@ impl KafkaSource {
             first: span.first.unwrap_or(first),
             until_end: span.until_end,
             on_offset_gap: options.on_offset_gap,
+            read_committed: config::reads_committed(&client),
             witness: Arc::new(Witness::new(client.clone())),
             client,
         };

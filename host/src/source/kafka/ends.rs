@@ -1,9 +1,9 @@
 //! Where the topics ended when the source began, and how far the group has come since: asked of the brokers on a thread of its
 //! own, for a source that has an end. Records of transactions that are open count too, though they cannot be read yet.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
@@ -52,8 +52,8 @@ pub(super) struct Question {
 
 /// What it answers.
 pub(super) enum Answer {
-    /// Once, at first: what there is to do.
-    Bounds(BTreeMap<TopicPartition, Bounds>),
+    /// At first, and again as long as some partitions have no leader who could tell: what there is to do.
+    Bounds { found: BTreeMap<TopicPartition, Bounds>, unknown: BTreeSet<TopicPartition> },
     /// How far the partitions have come, and which member has each if that was asked.
     Progress(BTreeMap<TopicPartition, Progress>, Option<BTreeMap<TopicPartition, String>>),
     /// The brokers did not answer this time.
@@ -110,26 +110,32 @@ fn serve(
         }
     };
     let started = clock::instant();
-    let bounds = loop {
-        match clients.bounds(topics, first) {
-            Ok(bounds) => break Answer::Bounds(bounds),
-            Err(error) if started.elapsed() < PATIENCE => {
-                if !report(Answer::Unanswered(error.to_string())) {
-                    return;
+    let (mut known, mut unknown) = (false, BTreeSet::new());
+    loop {
+        if !known || !unknown.is_empty() {
+            let answer = match clients.bounds(topics, first, &unknown) {
+                Ok((found, left)) => {
+                    (known, unknown) = (true, left.clone());
+                    Answer::Bounds { found, unknown: left }
                 }
-                std::thread::sleep(WAIT);
-            }
-            Err(error) => {
-                break Answer::Failed(Fault::host("the brokers do not say where the topics end").because(error));
+                Err(error) if known || started.elapsed() < PATIENCE => Answer::Unanswered(error.to_string()),
+                Err(error) => Answer::Failed(Fault::host("the brokers do not say where the topics end").because(error)),
+            };
+            if !report(answer) {
+                return;
             }
         }
-    };
-    if !report(bounds) {
-        return;
-    }
-    while let Ok(question) = asked.recv() {
-        let answer = clients.progress(&question).unwrap_or_else(|error| Answer::Unanswered(error.to_string()));
-        if !report(answer) {
+        let question = if known && unknown.is_empty() {
+            asked.recv().map_err(|_| RecvTimeoutError::Disconnected)
+        } else {
+            asked.recv_timeout(WAIT)
+        };
+        let answer = match question {
+            Ok(question) => clients.progress(&question),
+            Err(RecvTimeoutError::Timeout) => continue,
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
+        if !report(answer.unwrap_or_else(|error| Answer::Unanswered(error.to_string()))) {
             return;
         }
     }
@@ -155,75 +161,119 @@ impl Clients {
         })
     }
 
-    fn bounds(&self, topics: &[String], first: First) -> Result<BTreeMap<TopicPartition, Bounds>, KafkaError> {
-        let counts = probe::partitions(&self.all, topics, QUESTION_TIMEOUT)?;
-        let partitions: Vec<TopicPartition> = counts
-            .iter()
-            .flat_map(|(topic, count)| (0..*count).map(|partition| TopicPartition::new(topic.as_str(), partition)))
-            .collect();
-        let ends = offsets_at(&self.all, &partitions, Position::End)?;
+    /// The bounds of these partitions, of all if none is named, and those of which nobody can tell now.
+    fn bounds(
+        &self,
+        topics: &[String],
+        first: First,
+        of: &BTreeSet<TopicPartition>,
+    ) -> Result<(BTreeMap<TopicPartition, Bounds>, BTreeSet<TopicPartition>), KafkaError> {
+        let names = topics.iter().map(String::as_str).collect();
+        let wanted = |partition: &TopicPartition| of.is_empty() || of.contains(partition);
+        let (led, mut unknown) = self.led(&names, wanted)?;
+        let ends = offsets_at(&self.all, &led, Position::End)?;
         let firsts = match first {
-            First::Earliest => offsets_at(&self.all, &partitions, Position::Beginning)?,
+            First::Earliest => offsets_at(&self.all, &led, Position::Beginning)?,
             First::Latest => ends.clone(),
-            First::At(time) => offsets_at(&self.all, &partitions, Position::Offset(time))?,
+            First::At(time) => offsets_at(&self.all, &led, Position::Offset(time))?,
         };
+        let partitions: Vec<TopicPartition> = led.into_iter().flatten().collect();
         let committed = self.committed(&partitions)?;
-        let bounds = |partition: TopicPartition| {
-            let end = ends.get(&partition).copied()?;
+        let mut found = BTreeMap::new();
+        for partition in partitions {
+            let answers = (ends.get(&partition).copied().flatten(), firsts.get(&partition), committed.get(&partition));
+            let (Some(end), Some(first), Some(committed)) = answers else {
+                unknown.insert(partition);
+                continue;
+            };
             // No record of that time or later: the end.
-            let begin = committed.get(&partition).or(firsts.get(&partition)).copied().unwrap_or(end);
-            Some((partition, Bounds { begin, end }))
-        };
-        Ok(partitions.into_iter().filter_map(bounds).collect())
+            let begin = committed.or(*first).unwrap_or(end);
+            found.insert(partition, Bounds { begin, end });
+        }
+        Ok((found, unknown))
     }
 
     fn progress(&self, question: &Question) -> Result<Answer, KafkaError> {
-        let partitions = &question.partitions;
-        let committed = self.committed(partitions)?;
-        let lows = offsets_at(&self.source, partitions, Position::Beginning)?;
-        let readable = offsets_at(&self.source, partitions, Position::End)?;
+        let names = question.partitions.iter().map(|partition| &*partition.topic).collect();
+        let (led, _) = self.led(&names, |partition| question.partitions.contains(partition))?;
+        let committed = self.committed(&question.partitions)?;
+        let lows = offsets_at(&self.source, &led, Position::Beginning)?;
+        let readable = offsets_at(&self.source, &led, Position::End)?;
         let progress = |partition: &TopicPartition| {
-            let (low, readable) = (*lows.get(partition)?, *readable.get(partition)?);
-            Some((partition.clone(), Progress { committed: committed.get(partition).copied(), low, readable }))
+            let (low, readable) = (lows.get(partition).copied()??, readable.get(partition).copied()??);
+            let committed = committed.get(partition).copied()?;
+            Some((partition.clone(), Progress { committed, low, readable }))
         };
-        let found = partitions.iter().filter_map(progress).collect();
+        let found = question.partitions.iter().filter_map(progress).collect();
         let holders = if question.holders { Some(holders::ask(&self.source, &self.group)?) } else { None };
         Ok(Answer::Progress(found, holders))
     }
 
-    fn committed(&self, partitions: &[TopicPartition]) -> Result<BTreeMap<TopicPartition, Offset>, KafkaError> {
-        if partitions.is_empty() {
-            return Ok(BTreeMap::new());
+    /// The wanted partitions of these topics, those of one leader together, and those without a leader.
+    fn led(
+        &self,
+        topics: &BTreeSet<&str>,
+        wanted: impl Fn(&TopicPartition) -> bool,
+    ) -> Result<(Vec<Vec<TopicPartition>>, BTreeSet<TopicPartition>), KafkaError> {
+        let (mut led, mut leaderless) = (BTreeMap::<i32, Vec<TopicPartition>>::new(), BTreeSet::new());
+        for (topic, found) in probe::leaders(&self.all, topics, QUESTION_TIMEOUT)? {
+            let topic: Arc<str> = topic.into();
+            for (number, leader) in found.leaders {
+                let partition = TopicPartition::new(Arc::clone(&topic), number);
+                match leader {
+                    _ if !wanted(&partition) => {}
+                    Ok(leader) => led.entry(leader).or_default().push(partition),
+                    Err(_) => drop(leaderless.insert(partition)),
+                }
+            }
         }
-        listed(&self.source.committed_offsets(offsets::list(partitions), QUESTION_TIMEOUT)?)
+        Ok((led.into_values().collect(), leaderless))
+    }
+
+    fn committed(&self, partitions: &[TopicPartition]) -> Result<Offsets, KafkaError> {
+        if partitions.is_empty() {
+            return Ok(Offsets::new());
+        }
+        Ok(listed(&self.source.committed_offsets(offsets::list(partitions), QUESTION_TIMEOUT)?))
     }
 }
 
-/// The first offset, the end, or the first record of a time or later, of every partition that has such a place: one question to
-/// each leader.
+/// What was answered of each partition; `None` where there is no such offset.
+type Offsets = BTreeMap<TopicPartition, Option<Offset>>;
+
+/// The first offset, the end, or the first record of a time or later: one question to each leader. A leader that does not answer
+/// leaves its partitions out.
 fn offsets_at(
     consumer: &BaseConsumer<Context>,
-    partitions: &[TopicPartition],
+    led: &[Vec<TopicPartition>],
     place: Position,
-) -> Result<BTreeMap<TopicPartition, Offset>, KafkaError> {
-    if partitions.is_empty() {
-        return Ok(BTreeMap::new());
-    }
-    let mut list = TopicPartitionList::with_capacity(partitions.len());
-    for partition in partitions {
-        list.add_partition_offset(&partition.topic, partition.partition, place)?;
-    }
-    listed(&consumer.offsets_for_times(list, QUESTION_TIMEOUT)?)
-}
-
-/// The offsets in a list; partitions without one are left out.
-fn listed(list: &TopicPartitionList) -> Result<BTreeMap<TopicPartition, Offset>, KafkaError> {
-    let mut offsets = BTreeMap::new();
-    for element in list.elements() {
-        element.error()?;
-        if let Position::Offset(offset) = element.offset() {
-            offsets.insert(TopicPartition::new(element.topic(), element.partition()), offset);
+) -> Result<Offsets, KafkaError> {
+    let (mut found, mut failed) = (Offsets::new(), None);
+    for partitions in led {
+        let mut list = TopicPartitionList::with_capacity(partitions.len());
+        for partition in partitions {
+            list.add_partition(&partition.topic, partition.partition).set_offset(place)?;
+        }
+        match consumer.offsets_for_times(list, QUESTION_TIMEOUT) {
+            Ok(list) => found.extend(listed(&list)),
+            Err(error) => failed = Some(error),
         }
     }
-    Ok(offsets)
+    match failed {
+        Some(error) if found.is_empty() => Err(error),
+        _ => Ok(found),
+    }
+}
+
+/// The offsets in a list; partitions with an error are left out.
+fn listed(list: &TopicPartitionList) -> Offsets {
+    let mut found = Offsets::new();
+    for element in list.elements().iter().filter(|element| element.error().is_ok()) {
+        let offset = match element.offset() {
+            Position::Offset(offset) => Some(offset),
+            _ => None,
+        };
+        found.insert(TopicPartition::new(element.topic(), element.partition()), offset);
+    }
+    found
 }

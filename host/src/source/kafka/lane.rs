@@ -10,10 +10,11 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::BorrowedMessage;
 use tokio::sync::mpsc;
 
-use super::context::{Bell, Context};
+use super::context::Context;
 use super::gauge::{Amount, Gauge, Held, Load};
 use super::headers;
 use super::leader_epoch::{self, LeaderEpochs};
+use super::ready::Ready;
 use super::truncation::{Course, Truncation};
 use super::{Limits, OnOffsetGap};
 use crate::model::{Batch, Fault, Offset, TopicPartition};
@@ -38,9 +39,11 @@ pub(super) enum Standing {
 /// What the reader and the polling thread both see of a partition.
 #[derive(Debug)]
 pub(super) struct Shared {
+    partition: TopicPartition,
     standing: AtomicU8,
+    /// Whether the partition is among those to look at.
     dirty: AtomicBool,
-    bell: Arc<Bell>,
+    ready: Arc<Ready>,
     /// What is committed as far as this member knows: the start, then what it has committed itself.
     committed: AtomicI64,
     /// Under which leaders the records were written that were read.
@@ -50,11 +53,12 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(bell: Arc<Bell>, start: Offset, leader_epoch: i32) -> Self {
+    pub(super) fn new(partition: TopicPartition, ready: Arc<Ready>, start: Offset, leader_epoch: i32) -> Self {
         Self {
+            partition,
             standing: AtomicU8::new(Standing::Held as u8),
-            dirty: AtomicBool::new(true),
-            bell,
+            dirty: AtomicBool::new(false),
+            ready,
             committed: AtomicI64::new(start),
             leader_epochs: LeaderEpochs::new(start, leader_epoch),
             committing: Arc::default(),
@@ -75,8 +79,8 @@ impl Shared {
 
     /// Asks the polling thread to look at this partition's queue.
     pub(super) fn touch(&self) {
-        self.dirty.store(true, Ordering::Release);
-        self.bell.ring();
+        self.soil();
+        self.ready.bell.ring();
     }
 
     pub(super) fn committed(&self) -> Offset {
@@ -85,11 +89,14 @@ impl Shared {
 
     pub(super) fn committed_at(&self, offset: Offset) {
         self.committed.store(offset, Ordering::Release);
-        self.bell.ring();
+        self.ready.bell.ring();
     }
 
+    /// The same without waking it.
     pub(super) fn soil(&self) {
-        self.dirty.store(true, Ordering::Release);
+        if !self.dirty.swap(true, Ordering::AcqRel) {
+            self.ready.push(self.partition.clone());
+        }
     }
 
     pub(super) fn take_dirty(&self) -> bool {
@@ -136,9 +143,9 @@ impl Lane {
         course: Course,
         limits: Limits,
         gauge: Arc<Gauge>,
-        bell: Arc<Bell>,
+        ready: Arc<Ready>,
     ) -> (Self, mpsc::Receiver<Handed>) {
-        let shared = Arc::new(Shared::new(bell, course.start, course.leader_epoch));
+        let shared = Arc::new(Shared::new(partition.clone(), ready, course.start, course.leader_epoch));
         queue.set_nonempty_callback({
             let shared = Arc::clone(&shared);
             move || shared.touch()

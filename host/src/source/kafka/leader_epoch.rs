@@ -2,7 +2,6 @@
 //! has a later epoch from the cut on, so that an offset with its epoch tells whether what lay below it is still there.
 
 use std::collections::VecDeque;
-use std::ffi::CString;
 use std::sync::{Mutex, PoisonError};
 
 use rdkafka::bindings;
@@ -26,38 +25,33 @@ pub(super) fn of_record(record: &BorrowedMessage<'_>) -> i32 {
     unsafe { bindings::rd_kafka_message_leader_epoch(record.ptr()) }
 }
 
-/// The epoch that stands in a list beside the partition's offset.
+/// The epochs that stand in a list beside the offsets, in its order.
 #[allow(unsafe_code, reason = "the safe wrapper does not offer it")]
-pub(super) fn listed(list: &TopicPartitionList, partition: &TopicPartition) -> i32 {
-    let element = element(list, partition);
-    if element.is_null() {
-        return UNKNOWN;
-    }
-    // SAFETY: the element belongs to the list, which is borrowed for the whole call.
-    unsafe { bindings::rd_kafka_topic_partition_get_leader_epoch(element) }
+pub(super) fn listed(list: &TopicPartitionList) -> Vec<i32> {
+    // SAFETY: the elements belong to the list, which is borrowed for the whole call.
+    elements(list).map(|element| unsafe { bindings::rd_kafka_topic_partition_get_leader_epoch(element) }).collect()
 }
 
-/// Puts an epoch beside the partition's offset in a list.
+/// Puts epochs beside the offsets in a list, in its order.
 #[allow(unsafe_code, reason = "the safe wrapper does not offer it")]
-pub(super) fn list(list: &mut TopicPartitionList, partition: &TopicPartition, epoch: i32) {
-    let element = element(list, partition);
-    if !element.is_null() {
+pub(super) fn list(list: &mut TopicPartitionList, epochs: impl IntoIterator<Item = i32>) {
+    for (element, epoch) in elements(list).zip(epochs) {
         // SAFETY: the element belongs to the list, which is borrowed mutably for the whole call.
         unsafe { bindings::rd_kafka_topic_partition_set_leader_epoch(element, epoch) };
     }
 }
 
-#[allow(unsafe_code, reason = "the safe wrapper does not give the element itself")]
-fn element(list: &TopicPartitionList, partition: &TopicPartition) -> *mut RDKafkaTopicPartition {
-    let Ok(name) = CString::new(&*partition.topic) else { return std::ptr::null_mut() };
-    // SAFETY: the list and the name are alive for the whole call.
-    unsafe { bindings::rd_kafka_topic_partition_list_find(list.ptr(), name.as_ptr(), partition.partition) }
+#[allow(unsafe_code, reason = "the safe wrapper does not give the elements themselves")]
+fn elements(list: &TopicPartitionList) -> impl Iterator<Item = *mut RDKafkaTopicPartition> + '_ {
+    // SAFETY: the library keeps as many elements in one piece as the list's count says, and the list is borrowed as long as the
+    // iterator lives.
+    (0..list.count()).map(|place| unsafe { (*list.ptr()).elems.add(place) })
 }
 
 /// A list with one offset and its epoch.
 pub(super) fn at(partition: &TopicPartition, offset: Offset, epoch: i32) -> Result<TopicPartitionList, KafkaError> {
     let mut one = offsets::at(partition, offset)?;
-    list(&mut one, partition, epoch);
+    list(&mut one, [epoch]);
     Ok(one)
 }
 
@@ -134,9 +128,10 @@ mod tests {
     #[test]
     fn s52_epochs_in_lists() {
         let partition = TopicPartition::new("orders", 2);
-        let one = at(&partition, 7, 5).unwrap();
-        assert_eq!(listed(&one, &partition), 5);
-        assert_eq!(listed(&one, &TopicPartition::new("orders", 3)), UNKNOWN);
-        assert_eq!(listed(&offsets::at(&partition, 7).unwrap(), &partition), UNKNOWN);
+        assert_eq!(listed(&at(&partition, 7, 5).unwrap()), [5]);
+        assert_eq!(listed(&offsets::at(&partition, 7).unwrap()), [UNKNOWN]);
+        let mut three = offsets::list(&[2, 0, 1].map(|number| TopicPartition::new("orders", number)));
+        list(&mut three, [4, 5]);
+        assert_eq!(listed(&three), [4, 5, UNKNOWN]);
     }
 }

@@ -1,10 +1,11 @@
 //! Whether the cluster can be reached and has what is to be consumed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::metadata::MetadataPartition;
 
 use super::Options;
 use super::config;
@@ -13,6 +14,8 @@ use crate::model::Fault;
 
 /// How often the queue of complaints is looked at after a question failed.
 const COMPLAINTS: usize = 16;
+/// Up to so many topics are asked for one by one.
+const FEW_TOPICS: usize = 4;
 
 /// Asks the cluster for every topic and returns how many partitions each has, in the order of [`Options::topics`].
 ///
@@ -63,20 +66,48 @@ pub(super) fn is_missing(consumer: &BaseConsumer<Context>, topic: &str, timeout:
     })
 }
 
-/// How many partitions each topic has now; none for a topic that is not there.
-pub(super) fn partitions(
-    consumer: &BaseConsumer<Context>,
-    topics: &[String],
-    timeout: Duration,
-) -> Result<BTreeMap<String, i32>, KafkaError> {
-    let mut counts = BTreeMap::new();
-    for topic in topics {
-        let metadata = consumer.fetch_metadata(Some(topic), timeout)?;
-        let count =
-            metadata.topics().iter().find(|found| found.name() == topic).map_or(0, |found| found.partitions().len());
-        counts.insert(topic.clone(), i32::try_from(count).unwrap_or(i32::MAX));
+/// What the brokers say of a topic.
+#[derive(Debug, Default)]
+pub(super) struct Led {
+    error: Option<RDKafkaErrorCode>,
+    /// Each partition's leader, or why there is none.
+    pub leaders: BTreeMap<i32, Result<i32, RDKafkaErrorCode>>,
+}
+
+impl Led {
+    /// The broker that leads the partition.
+    pub(super) fn leader(&self, partition: i32) -> Result<i32, RDKafkaErrorCode> {
+        let unknown = Err(self.error.unwrap_or(RDKafkaErrorCode::UnknownTopicOrPartition));
+        self.leaders.get(&partition).copied().unwrap_or(unknown)
     }
-    Ok(counts)
+}
+
+/// The topics with the leaders of their partitions; a topic that is not there has none.
+pub(super) fn leaders(
+    consumer: &BaseConsumer<Context>,
+    topics: &BTreeSet<&str>,
+    timeout: Duration,
+) -> Result<BTreeMap<String, Led>, KafkaError> {
+    let mut found: BTreeMap<String, Led> = topics.iter().map(|topic| ((*topic).to_owned(), Led::default())).collect();
+    // The library asks for one topic or for all: of a few, one by one costs less than all.
+    let questions: Vec<Option<&str>> =
+        if topics.len() > FEW_TOPICS { vec![None] } else { topics.iter().map(|topic| Some(*topic)).collect() };
+    for question in questions {
+        let metadata = consumer.fetch_metadata(question, timeout)?;
+        for topic in metadata.topics() {
+            let Some(led) = found.get_mut(topic.name()) else { continue };
+            led.error = topic.error().map(RDKafkaErrorCode::from);
+            led.leaders = topic.partitions().iter().map(|partition| (partition.id(), leader(partition))).collect();
+        }
+    }
+    Ok(found)
+}
+
+fn leader(partition: &MetadataPartition) -> Result<i32, RDKafkaErrorCode> {
+    match partition.leader() {
+        leader @ 0.. => Ok(leader),
+        _ => Err(partition.error().map_or(RDKafkaErrorCode::LeaderNotAvailable, RDKafkaErrorCode::from)),
+    }
 }
 
 /// The topic is not there.

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
-use rdkafka::topic_partition_list::{Offset as Position, TopicPartitionList};
+use rdkafka::topic_partition_list::{Offset as Position, TopicPartitionList, TopicPartitionListElem};
 use tokio::sync::oneshot;
 
 use super::context::Context;
 use super::lane::Lane;
-use super::truncation::{self, SEEK_TIMEOUT};
+use super::truncation::SEEK_TIMEOUT;
 use super::{leader_epoch, offsets};
 use crate::clock::{self, Instant};
 use crate::model::{Fault, Offset, TopicPartition};
@@ -82,8 +82,13 @@ pub(super) fn attempt(
     }
     let sought = seek(consumer, &due, lanes);
     let (mut later, mut fetched, mut held) = (Vec::new(), Vec::new(), Vec::new());
-    for rewind in due {
-        match sought.as_ref().map_err(Clone::clone).and_then(|list| truncation::sought(list, &rewind.partition)) {
+    let outcomes: Vec<Result<(), KafkaError>> = match &sought {
+        // The call succeeds whatever became of the partitions in its list, which keeps its order.
+        Ok(list) => list.elements().iter().map(TopicPartitionListElem::error).collect(),
+        Err(error) => due.iter().map(|_| Err(error.clone())).collect(),
+    };
+    for (rewind, outcome) in due.into_iter().zip(outcomes) {
+        match outcome {
             Ok(()) => {
                 let paused = lanes.get(&rewind.partition).is_some_and(|lane| lane.paused);
                 fetched.extend((!paused).then(|| rewind.partition.clone()));
@@ -110,11 +115,14 @@ fn seek(
 ) -> Result<TopicPartitionList, KafkaError> {
     let mut places = TopicPartitionList::with_capacity(due.len());
     for Rewind { partition, to, .. } in due {
-        places.add_partition_offset(&partition.topic, partition.partition, Position::Offset(*to))?;
-        // With the epoch the library asks whether the log was cut meanwhile.
-        let epoch = lanes.get(partition).map_or(leader_epoch::UNKNOWN, |lane| lane.shared.leader_epochs.below(*to));
-        leader_epoch::list(&mut places, partition, epoch);
+        places.add_partition(&partition.topic, partition.partition).set_offset(Position::Offset(*to))?;
     }
+    // With the epoch the library asks whether the log was cut meanwhile.
+    let epoch = |rewind: &Rewind| {
+        let lane = lanes.get(&rewind.partition);
+        lane.map_or(leader_epoch::UNKNOWN, |lane| lane.shared.leader_epochs.below(rewind.to))
+    };
+    leader_epoch::list(&mut places, due.iter().map(epoch));
     consumer.pause(&places)?;
     consumer.seek_partitions(places, SEEK_TIMEOUT)
 }

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
-use rdkafka::topic_partition_list::TopicPartitionList;
+use rdkafka::topic_partition_list::TopicPartitionListElem;
 
 use super::context::Context;
 use super::{OnOffsetGap, config, leader_epoch, offsets};
@@ -115,15 +115,9 @@ fn seek(
     (to, epoch): (Offset, i32),
 ) -> Result<(), KafkaError> {
     let place = leader_epoch::at(partition, to, epoch)?;
-    sought(&consumer.seek_partitions(place, SEEK_TIMEOUT)?, partition)
-}
-
-/// What became of one partition: a seek as a whole succeeds whatever became of the partitions in its list.
-pub(super) fn sought(list: &TopicPartitionList, partition: &TopicPartition) -> Result<(), KafkaError> {
-    match list.find_partition(&partition.topic, partition.partition) {
-        Some(element) => element.error(),
-        None => Err(KafkaError::Seek(RDKafkaErrorCode::UnknownPartition.to_string())),
-    }
+    let sought = consumer.seek_partitions(place, SEEK_TIMEOUT)?;
+    // The call succeeds whatever became of the partition in its list.
+    sought.elements().iter().try_for_each(TopicPartitionListElem::error)
 }
 
 #[cfg(test)]

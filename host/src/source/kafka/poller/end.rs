@@ -3,11 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::super::context::Bell;
 use super::super::ends::{Answer, Bounds, Progress, Question, Surveyor};
 use super::super::lane::Lane;
-use super::Poller;
+use super::{MAIN_POLL, Poller, Settings};
 use crate::clock::{self, Instant};
 use crate::model::{Fault, Offset, TopicPartition};
 use crate::source::Event;
@@ -27,6 +29,8 @@ const NAMED: usize = 5;
 pub(super) struct Ends {
     surveyor: Surveyor,
     bounds: Option<BTreeMap<TopicPartition, Bounds>>,
+    /// Partitions of which no leader has told where they end.
+    unknown: BTreeSet<TopicPartition>,
     /// Partitions that are not known to be committed to their end, and how far they had come when last asked.
     left: BTreeMap<TopicPartition, Option<Progress>>,
     asked: bool,
@@ -35,35 +39,46 @@ pub(super) struct Ends {
     patience: Duration,
     /// Whether this member had nothing left to do when last looked at.
     settled: bool,
+    /// When it was last looked at: each commit wakes the thread, and with many partitions many do.
+    judged: Instant,
     /// Partitions of which an open transaction was named.
     named: BTreeSet<TopicPartition>,
 }
 
 impl Ends {
-    pub(super) fn new(surveyor: Surveyor, session_timeout: Option<&str>) -> Self {
+    pub(super) fn start(settings: &Settings, bell: &Arc<Bell>) -> Result<Self, Fault> {
+        let client = &settings.client;
+        let surveyor = Surveyor::start(client.clone(), settings.topics.clone(), settings.first, Arc::clone(bell))?;
         let now = clock::instant();
-        let session = session_timeout.and_then(|text| text.parse().ok()).map_or(SESSION, Duration::from_millis);
-        Self {
+        let session = client.get("session.timeout.ms").and_then(|text| text.parse().ok());
+        let session = session.map_or(SESSION, Duration::from_millis);
+        Ok(Self {
             surveyor,
             bounds: None,
+            unknown: BTreeSet::new(),
             left: BTreeMap::new(),
             asked: false,
             due: now,
             moved: now,
             patience: (session * STALL_SESSIONS).max(STALL),
             settled: false,
+            judged: now,
             named: BTreeSet::new(),
-        }
+        })
     }
 
     fn begin(&self, partition: &TopicPartition) -> Option<Bounds> {
         self.bounds.as_ref()?.get(partition).copied()
     }
 
-    fn learn_bounds(&mut self, bounds: BTreeMap<TopicPartition, Bounds>) {
-        let open = bounds.iter().filter(|(_, bounds)| bounds.begin < bounds.end);
-        self.left = open.map(|(partition, _)| (partition.clone(), None)).collect();
-        self.bounds = Some(bounds);
+    fn learn_bounds(&mut self, found: BTreeMap<TopicPartition, Bounds>, unknown: BTreeSet<TopicPartition>) {
+        let open = found.iter().filter(|(_, bounds)| bounds.begin < bounds.end);
+        self.left.extend(open.map(|(partition, _)| (partition.clone(), None)));
+        if self.bounds.is_none() || !found.is_empty() {
+            self.moved = clock::instant();
+        }
+        self.bounds.get_or_insert_default().extend(found);
+        self.unknown = unknown;
     }
 
     fn learn(&mut self, found: BTreeMap<TopicPartition, Progress>) {
@@ -91,6 +106,11 @@ impl Ends {
         self.left.iter().filter_map(waits).collect()
     }
 
+    fn answered(&mut self) {
+        self.asked = false;
+        self.due = clock::instant() + ASK_EVERY;
+    }
+
     fn ask(&mut self, holders: bool) {
         let partitions = self.left.keys().cloned().collect();
         self.asked = self.surveyor.questions.send(Question { partitions, holders }).is_ok();
@@ -112,6 +132,10 @@ impl Ends {
         if self.left.len() > NAMED {
             let _ = write!(which, " and {} partitions more", self.left.len() - NAMED);
         }
+        for partition in self.unknown.iter().take(NAMED) {
+            let separator = if which.is_empty() { "" } else { ", " };
+            let _ = write!(which, "{separator}`{partition}` has no leader");
+        }
         Fault::host(format!("{total} records before the topics' ends are not committed, and other members have them"))
             .because(format!(
                 "group `{group}` has committed nothing of them for {} s: {which}",
@@ -127,9 +151,9 @@ fn position(bounds: Bounds, progress: Progress) -> Offset {
 }
 
 impl Poller {
-    /// Whether partitions may be taken up: a source with an end has to know it before.
-    pub(super) fn knows_ends(&self) -> bool {
-        self.ends.as_ref().is_none_or(|ends| ends.bounds.is_some())
+    /// Whether a partition may be taken up: a source with an end has to know it before.
+    pub(super) fn knows_end_of(&self, partition: &TopicPartition) -> bool {
+        self.ends.as_ref().is_none_or(|ends| ends.bounds.is_some() && !ends.unknown.contains(partition))
     }
 
     /// Where reading of a partition stops. Of one that came later nothing is read.
@@ -150,11 +174,10 @@ impl Poller {
 
     fn hear(&mut self, ends: &mut Ends) {
         while let Ok(answer) = ends.surveyor.answers.try_recv() {
-            ends.asked = false;
-            ends.due = clock::instant() + ASK_EVERY;
             match answer {
-                Answer::Bounds(bounds) => ends.learn_bounds(bounds),
+                Answer::Bounds { found, unknown } => ends.learn_bounds(found, unknown),
                 Answer::Progress(found, holders) => {
+                    ends.answered();
                     ends.learn(found);
                     if let Some(holders) = holders
                         && self.is_stalled(ends)
@@ -165,6 +188,7 @@ impl Poller {
                 Answer::Unanswered(why) => {
                     tracing::warn!("how far the group has come is asked again: {why}");
                     ends.moved = clock::instant();
+                    ends.answered();
                 }
                 Answer::Failed(fault) => self.fail(fault),
             }
@@ -177,14 +201,18 @@ impl Poller {
             return self.give_up_joining(ends.patience);
         };
         ends.moved = ends.moved.max(changed);
-        let moving = self.opening.is_some() || self.closing.is_some() || !self.truncated.is_empty();
+        if ends.judged.elapsed() < MAIN_POLL {
+            return;
+        }
+        ends.judged = now;
+        let moving = !self.openings.is_empty() || self.closing.is_some() || !self.truncated.is_empty();
         let settled = !moving && self.lanes.values().all(Lane::is_done);
         if settled && !std::mem::replace(&mut ends.settled, settled) {
             // The last commit of this member may be all that was missing.
             ends.due = now;
         }
         ends.settled = settled;
-        if settled && ends.left.is_empty() {
+        if settled && ends.left.is_empty() && ends.unknown.is_empty() {
             self.ended = true;
             self.outbox.push_back(Event::Ended);
             return;
@@ -195,7 +223,7 @@ impl Poller {
                 ends.named.insert(partition);
             }
         }
-        if !ends.asked && now >= ends.due && !ends.left.is_empty() {
+        if !ends.asked && now >= ends.due && !(ends.left.is_empty() && ends.unknown.is_empty()) {
             ends.ask(self.is_stalled(ends));
         }
     }
@@ -204,7 +232,7 @@ impl Poller {
     fn is_stalled(&self, ends: &Ends) -> bool {
         ends.settled
             && ends.moved.elapsed() >= ends.patience
-            && ends.in_transactions(|partition| self.next(partition)).len() < ends.left.len()
+            && ends.in_transactions(|partition| self.next(partition)).len() < ends.left.len() + ends.unknown.len()
     }
 
     fn next(&self, partition: &TopicPartition) -> Option<Offset> {

@@ -3,8 +3,8 @@
 use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-use super::super::offsets;
-use super::super::probe::{is_missing, missing};
+use super::super::probe::missing;
+use super::super::resolver::Question;
 use super::Poller;
 use crate::model::{Fault, Offset, TopicPartition};
 use crate::source::Event;
@@ -41,21 +41,20 @@ impl Poller {
 
     /// The library says of some topic that it does not exist, and not of which.
     fn topic_gone(&mut self) {
-        if self.failed {
-            // Every answer makes the library say it again.
-            return;
+        // Every answer makes the library say it again. When too much is being asked already, the next time is soon enough.
+        if !self.failed && !self.asking_for_topics {
+            let question = Question::Missing(self.settings.topics.clone());
+            self.asking_for_topics = self.openings.resolver().ask(question).is_ok();
         }
-        let gone: Vec<String> = self
-            .settings
-            .topics
-            .iter()
-            .filter(|topic| is_missing(&self.consumer, topic, offsets::QUESTION_TIMEOUT))
-            .cloned()
-            .collect();
-        if gone.is_empty() {
+    }
+
+    /// These topics are not there.
+    pub(super) fn topics_gone(&mut self, topics: &[String]) {
+        self.asking_for_topics = false;
+        if topics.is_empty() {
             tracing::warn!("Kafka consumer: a topic was missing for a moment");
         } else {
-            self.fail(missing(&gone.join(", ")));
+            self.fail(missing(&topics.join(", ")));
         }
     }
 
@@ -65,7 +64,19 @@ impl Poller {
             return self.complain(error);
         }
         // Only reported when a gap is to stop us: otherwise the library has gone on at the first record by itself.
-        self.explain(partition);
+        let Some(lane) = self.lanes.get(partition) else { return };
+        let wanted = lane.window.wanted();
+        let epoch = lane.shared.leader_epochs.below(wanted);
+        if self.openings.resolver().ask(Question::Missed { partition: partition.clone(), wanted, epoch }).is_err() {
+            self.fail(Fault::host(format!("`{}` is to be read next and is not there", partition.at(wanted))));
+        }
+    }
+
+    /// The record to read next is not in the log, unless the partition was taken from us meanwhile.
+    pub(super) fn missed(&mut self, partition: &TopicPartition, fault: Fault) {
+        if self.lanes.contains_key(partition) {
+            self.fail(fault);
+        }
     }
 
     /// Counts records that were deleted unread, each once, however often the partition goes back to where they were (S52).

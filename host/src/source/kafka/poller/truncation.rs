@@ -8,8 +8,8 @@ use super::super::lane::{Lane, Standing};
 use super::super::leader_epoch;
 use super::super::offsets::Extent;
 use super::super::reader::KafkaReader;
-use super::super::truncation::{self, Course, Truncation};
-use super::{Command, Poller};
+use super::super::truncation::{Course, Truncation};
+use super::Poller;
 use crate::model::{Fault, Offset, TopicPartition};
 use crate::source::Event;
 
@@ -67,36 +67,13 @@ impl Poller {
         };
         let on_gap = self.settings.on_offset_gap;
         let course = Course { start: extent.start, leader_epoch: extent.leader_epoch, end, on_gap };
-        let (gauge, bell) = (Arc::clone(&self.gauge), Arc::clone(&self.bell));
-        let (lane, handed) = Lane::new(queue, partition.clone(), course, self.settings.limits, gauge, bell);
+        let (gauge, ready) = (Arc::clone(&self.gauge), Arc::clone(&self.ready));
+        let (lane, handed) = Lane::new(queue, partition.clone(), course, self.settings.limits, gauge, ready);
         let reader = self.sender.upgrade().map(|sender| {
             let asked = (Arc::downgrade(&self.consumer), Arc::clone(&self.settings.witness));
             let orders = (sender, Arc::clone(&self.bell));
             KafkaReader::new((partition.clone(), extent.start), end, handed, Arc::clone(&lane.shared), orders, asked)
         });
         Ok((lane, reader))
-    }
-
-    /// Finds out why the record to read next is not in the log, on a thread that may wait for brokers, and fails with it.
-    pub(super) fn explain(&mut self, partition: &TopicPartition) {
-        let Some(lane) = self.lanes.get(partition) else { return };
-        if self.failed || std::mem::replace(&mut self.explaining, true) {
-            return;
-        }
-        let wanted = lane.window.wanted();
-        let place = (wanted, lane.shared.leader_epochs.below(wanted));
-        let (client, partition) = (self.settings.client.clone(), partition.clone());
-        let (sender, bell) = (self.sender.clone(), Arc::clone(&self.bell));
-        let asked = std::thread::Builder::new().name("kafka-explain".into()).spawn(move || {
-            let fault = truncation::explain(&client, &partition, place);
-            if let Some(sender) = sender.upgrade() {
-                // A full channel empties as long as there is a polling thread.
-                let _ = sender.blocking_send(Command::Fail(fault));
-                bell.ring();
-            }
-        });
-        if let Err(error) = asked {
-            self.fail(Fault::host("a record to be read next is not there").because(error));
-        }
     }
 }
