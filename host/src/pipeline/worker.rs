@@ -15,6 +15,7 @@ use super::rows::Rows;
 use super::shared::{Shared, Stop};
 use crate::checkpoint::{Abort, Command, Millis, Partition, Refused};
 use crate::clock::Clock;
+use crate::memory::Lease;
 use crate::model::{Batch, CallError, Fault, Offset, TopicPartition};
 use crate::sink::Style;
 use crate::source::{CommitError, Read, Reader};
@@ -60,8 +61,8 @@ struct Worker<R, C: Clock> {
     fault: Option<Fault>,
     /// Bytes of windows that are kept for dead letters of buffered rows.
     kept_window_bytes: u64,
-    /// What is counted in the pipeline's total of buffered bytes.
-    counted_bytes: u64,
+    /// Counts what plugins have copied of the partition's rows.
+    guest_memory: Lease,
     /// How often in a row a buffering sink's flush met backpressure (S33).
     refused: BTreeMap<usize, u32>,
     /// A sink may still hold something from an earlier assignment; nothing is read before it has forgotten that.
@@ -75,6 +76,7 @@ impl<R: Reader, C: Clock> Worker<R, C> {
         let source = reader.partition().clone();
         let unforgotten = shared.unforgotten().contains(&source);
         let sinks = shared.sinks.iter().map(|_| SinkState::default()).collect();
+        let guest_memory = shared.memory.lease(None, 0);
         let worker = Self {
             shared,
             reader,
@@ -85,7 +87,7 @@ impl<R: Reader, C: Clock> Worker<R, C> {
             collect: CollectState::default(),
             fault: None,
             kept_window_bytes: 0,
-            counted_bytes: 0,
+            guest_memory,
             refused: BTreeMap::new(),
             unforgotten,
         };
@@ -276,7 +278,13 @@ impl<R: Reader, C: Clock> Worker<R, C> {
             return Err(Stop::abort(Fault::host("a window was lost between reading and delivering")));
         };
         let collection = Collection::new(&self.shared, &window, &mut self.collect);
-        let CollectedWindow { round, window_round, dead } = collection.run().await?;
+        let CollectedWindow { mut round, mut window_round, dead } = collection.run().await?;
+        for group in round.iter_mut().chain([&mut window_round]).flat_map(|round| &mut round.groups) {
+            // Shared batches are the window, which is counted already.
+            if let Some(batch) = Arc::get_mut(&mut group.batch) {
+                batch.guard(self.shared.memory.lease(None, batch.memory_bytes()));
+            }
+        }
         self.shared.dead_letter_records(&window, &dead).await?;
         let round = round.unwrap_or_else(|| Routed {
             groups: (0..self.shared.sinks.len())
