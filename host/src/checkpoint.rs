@@ -39,6 +39,10 @@ pub struct Partition {
     committed: Offset,
     /// The watermark of the last sync that held. A commit of unknown outcome may have moved the group there.
     synced: Offset,
+    /// How many records lay below it.
+    synced_records: u64,
+    /// How many records lie below what was committed.
+    committed_records: u64,
     /// The first record read since then.
     first_unsynced: Option<Offset>,
     created: Millis,
@@ -70,6 +74,8 @@ impl Partition {
             closing: false,
             committed: start,
             synced: start,
+            synced_records: 0,
+            committed_records: 0,
             first_unsynced: None,
             created: now,
             records: 0,
@@ -240,15 +246,18 @@ impl Partition {
             self.portion.taken(self.limits.max_records, self.limits.max_bytes);
         }
         self.synced = self.watermark();
+        self.synced_records = self.ledger.settled();
         self.first_unsynced = None;
         self.phase = Phase::Committing { attempt: 0, wait: false };
     }
 
-    /// The commit took place.
-    pub fn committed_at(&mut self, offset: Offset) {
+    /// The commit took place. How many records it has settled for good.
+    pub fn committed_at(&mut self, offset: Offset) -> u64 {
         assert!(offset <= self.watermark(), "never past an unsettled record");
         assert!(offset >= self.committed, "commits never go back (S16)");
         self.committed = offset;
+        let before = std::mem::replace(&mut self.committed_records, self.ledger.settled());
+        self.committed_records.saturating_sub(before)
     }
 
     /// The group has moved on, and a coming change of the assignment says what that means for us: keep what is settled
@@ -290,7 +299,8 @@ impl Partition {
         if matches!(abort, Abort::Backpressure(_)) && self.records > 0 {
             self.portion.refused(self.records, self.buffered_bytes);
         }
-        self.ledger.reset(to);
+        let settled = if abort == Abort::Unsynced { self.synced_records } else { self.ledger.settled() };
+        self.ledger.reset_to(to, settled);
         self.epoch += 1;
         self.records = 0;
         self.buffered_bytes = 0;

@@ -16,6 +16,7 @@ mod assemble;
 mod check;
 mod demo;
 mod dlq;
+mod memory;
 mod moment;
 mod render;
 mod run;

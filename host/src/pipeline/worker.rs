@@ -45,6 +45,9 @@ pub async fn serve<R: Reader, C: Clock>(
     let mut worker = Worker::new(shared, reader);
     let fault = worker.run(&mut orders).await;
     worker.leave_buffers();
+    if orders.borrow().is_leaving() {
+        worker.shared.counters.forget(&partition);
+    }
     Ended { partition, fault }
 }
 
@@ -118,7 +121,11 @@ impl<R: Reader, C: Clock> Worker<R, C> {
             let command = self.core.next(now, self.is_pressed());
             self.shared.counters.place(
                 &self.source,
-                PartitionState { position: self.core.position(), committed: self.core.committed() },
+                PartitionState {
+                    position: self.core.position(),
+                    committed: self.core.committed(),
+                    end: self.reader.log_end(),
+                },
             );
             if command == Command::End {
                 return self.fault.take();
@@ -296,7 +303,6 @@ impl<R: Reader, C: Clock> Worker<R, C> {
         self.deliver_round(&window, round).await?;
         self.deliver_round(&window, window_round).await?;
         self.core.window_done(window.len() as u64);
-        self.shared.counters.records.add(window.len() as u64);
         self.window = None;
         Ok(())
     }
@@ -386,7 +392,7 @@ impl<R: Reader, C: Clock> Worker<R, C> {
         match self.reader.commit(offset).await {
             Ok(()) => {
                 tracing::debug!(partition = %self.source, offset, "committed");
-                self.core.committed_at(offset);
+                self.shared.counters.records.add(self.core.committed_at(offset));
                 Ok(())
             }
             Err(CommitError::Stale(why)) => {

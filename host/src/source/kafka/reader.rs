@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::commit;
 use super::context::{Bell, Context};
 use super::lane::{Handed, Shared, Standing};
-use super::offsets::Extent;
+use super::offsets::{self, Extent};
 use super::poller::Command;
 use super::witness::Witness;
 use crate::model::{Fault, Offset, TopicPartition};
@@ -151,6 +151,11 @@ impl Reader for KafkaReader {
         self.committed = offset;
         self.shared.committed_at(offset);
         Ok(())
+    }
+
+    fn log_end(&self) -> Option<Offset> {
+        let consumer = self.consumer.upgrade()?;
+        offsets::last_watermarks(&consumer, &self.partition).map(|(_, high)| high).filter(|high| *high >= 0)
     }
 
     fn is_at_end(&self) -> bool {
