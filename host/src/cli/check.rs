@@ -7,8 +7,8 @@ use std::time::Duration;
 use futures_util::future::{BoxFuture, FutureExt, join_all};
 
 use super::Exit;
-use super::memory::MemoryReport;
 use super::assemble::{close_sink, dlq_sink, native_sinks, queries, reach};
+use super::memory::MemoryReport;
 use crate::collect::Collect;
 use crate::config::Loaded;
 use crate::model::{Fault, SinkKind};

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::config::Config;
 use crate::memory::Budget;
-use crate::plugin::{self, PluginSink};
+use crate::plugin::{self, MOST_AUTOMATIC_INSTANCES, PluginSink};
 
 /// Bytes in one MiB.
 const MEBIBYTE: f64 = (1 << 20) as f64;
@@ -39,7 +39,8 @@ impl MemoryReport {
             buffered_bytes: is_sink.then(|| PluginSink::most_buffered_bytes(&options.limits)),
         };
         let collector = config.collect.iter().map(|options| plugin("collect".into(), options, false));
-        let sinks = config.sinks.plugin.iter().map(|(name, sink)| plugin(format!("plugin/{name}"), &sink.options, true));
+        let sinks =
+            config.sinks.plugin.iter().map(|(name, sink)| plugin(format!("plugin/{name}"), &sink.options, true));
         Self {
             max_mebibytes: config.memory.max_mebibytes,
             budget: config.memory.budget(),
@@ -63,7 +64,7 @@ impl MemoryReport {
         ];
         for plugin in &self.plugins {
             let buffered = plugin.buffered_bytes.map(|bytes| format!(", rows buffered {}", shown(bytes as f64)));
-            let note = format!("for each of {}{}", instances(plugin.instances), buffered.unwrap_or_default());
+            let note = format!("{}{}", instances(plugin.instances), buffered.unwrap_or_default());
             rows.push((plugin.name.clone(), shown(plugin.mebibytes as f64 * MEBIBYTE), note));
         }
         rows
@@ -94,7 +95,11 @@ impl MemoryReport {
 }
 
 fn instances(count: u64) -> String {
-    if count == 1 { "1 instance".into() } else { format!("{count} instances") }
+    match count {
+        0 => format!("for each instance, one per core, at most {MOST_AUTOMATIC_INSTANCES}"),
+        1 => "1 instance".into(),
+        count => format!("for each of {count} instances"),
+    }
 }
 
 fn shown(bytes: f64) -> String {

@@ -32,8 +32,10 @@ pub fn report(report: &Report, as_json: bool) {
     }
     out(&table(&report.lines));
     out(&limits(&report.lines));
-    out(&report.memory.as_ref().map(memory).unwrap_or_default());
     let found: Vec<Fault> = report.faults().cloned().collect();
+    if let Some(shares) = report.memory.as_ref().filter(|_| found.is_empty()) {
+        out(&memory(shares));
+    }
     faults(&found);
 }
 

@@ -20,12 +20,7 @@ pub struct CheckpointOptions {
 
 impl Default for CheckpointOptions {
     fn default() -> Self {
-        Self {
-            interval_seconds: 5.0,
-            every_records: 0,
-            max_bytes: 64 << 20,
-            max_records: 1_000_000,
-        }
+        Self { interval_seconds: 5.0, every_records: 0, max_bytes: 64 << 20, max_records: 1_000_000 }
     }
 }
 

@@ -39,8 +39,9 @@ fn counts(summary: &Summary) -> String {
     let lost = if summary.lost > 0 { format!(", {} lost", grouped(summary.lost)) } else { String::new() };
     let more = summary.left.len().saturating_sub(PARTITIONS_NAMED);
     let named = summary.left.iter().take(PARTITIONS_NAMED);
-    let mut left: Vec<String> =
-        named.map(|(partition, left)| format!("{} left of {}", grouped(*left), escape(&partition.to_string()))).collect();
+    let mut left: Vec<String> = named
+        .map(|(partition, left)| format!("{} left of {}", grouped(*left), escape(&partition.to_string())))
+        .collect();
     if more > 0 {
         let rest: u64 = summary.left.iter().skip(PARTITIONS_NAMED).map(|(_, left)| left).sum();
         left.push(format!("{} left of {more} more", grouped(rest)));
@@ -150,7 +151,8 @@ mod tests {
 
     #[test]
     fn the_closing_line_reads_as_designed() {
-        let mut summary = Summary { records: 48_210, dead_letters: 3, complete: 12, partitions: 12, ..Summary::default() };
+        let mut summary =
+            Summary { records: 48_210, dead_letters: 3, complete: 12, partitions: 12, ..Summary::default() };
         assert_eq!(
             counts(&summary),
             "48,210 records committed, 3 dead letters, 12 of 12 partitions committed to their end"

@@ -105,10 +105,8 @@ impl Sink for PluginSink {
 
     fn buffer_limit(&self, source: &TopicPartition) -> Option<BufferLimit> {
         let limits = &self.slots.plan.who.limits;
-        (self.slots.described.style == Style::Buffering).then(|| BufferLimit {
-            instance: self.slots.slot_of(source),
-            max_bytes: Self::most_buffered_bytes(limits),
-        })
+        (self.slots.described.style == Style::Buffering)
+            .then(|| BufferLimit { instance: self.slots.slot_of(source), max_bytes: Self::most_buffered_bytes(limits) })
     }
 
     async fn connect(&self) -> Result<(), CallError> {
