@@ -1,15 +1,17 @@
 //! The topics: filled before, and counted behind.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 use super::support::broker::Broker;
 
 const PATIENCE: Duration = Duration::from_secs(600);
+const ANSWER: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(200);
 /// What an id begins with, and how many digits follow.
 pub const ID_PREFIX: &str = "r-";
 pub const ID_DIGITS: usize = 10;
@@ -56,11 +58,23 @@ pub fn records(broker: &Broker, topic: &str) -> u64 {
     }
     let consumer: BaseConsumer =
         ClientConfig::new().set("bootstrap.servers", broker.bootstrap()).set("log_level", "0").create().unwrap();
-    let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).unwrap();
+    let metadata = answered(|| consumer.fetch_metadata(Some(topic), ANSWER));
     let partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
     let held = partitions.map(|partition| {
-        let (low, high) = consumer.fetch_watermarks(topic, partition.id(), PATIENCE).unwrap();
+        let (low, high) = answered(|| consumer.fetch_watermarks(topic, partition.id(), ANSWER));
         u64::try_from(high - low).unwrap()
     });
     held.sum()
+}
+
+/// Asks a broker that is busy with the records until it answers.
+fn answered<T>(ask: impl Fn() -> KafkaResult<T>) -> T {
+    let started = Instant::now();
+    loop {
+        match ask() {
+            Ok(answer) => return answer,
+            Err(error) => assert!(started.elapsed() < PATIENCE, "{error}"),
+        }
+        std::thread::sleep(PAUSE);
+    }
 }
