@@ -206,11 +206,17 @@ pub async fn live(world: &Shared) {
             host.gate().await;
         }
     };
-    let running = tokio::spawn(run(parts(&host, settings), source, clock, asked));
+    let parts = parts(&host, settings);
+    let memory = parts.memory.clone();
+    let running = tokio::spawn(run(parts, source, clock, asked));
     lock(world).members[host.member].abort = Some(running.abort_handle());
     let outcome = tokio::time::timeout(PATIENCE, running).await;
     let mut world = lock(world);
     let member = host.member;
+    // S15: what is over is counted no more.
+    if matches!(outcome, Ok(Ok(_))) && memory.used() > 0 {
+        world.violate(format!("member {member} ended with {} bytes still counted", memory.used()));
+    }
     let fault = match outcome {
         Ok(Ok(Ok(()))) => None,
         Ok(Ok(Err(fault))) => Some(fault),
