@@ -5,8 +5,10 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 mod account;
+mod arenas;
 
 pub use account::{Account, Lease, Share};
+pub use arenas::bound_arenas;
 
 /// Bytes in one MiB.
 const MEBIBYTE: u64 = 1 << 20;
@@ -21,6 +23,8 @@ const LEAST_PREFETCH_BYTES: u64 = 16 << 10;
 const LEAST_PREFETCH_RECORDS: u64 = 16;
 /// The most that one partition's share of a broker's response is worth: more makes nothing faster.
 const MOST_FETCH_BYTES: u64 = 1 << 20;
+/// Responses that may be in memory at a time: one stays there as a whole until its last record is taken.
+const RESPONSES: u64 = 8;
 /// The least and the most of one response of a broker, in bytes.
 const RESPONSE_BYTES: (u64, u64) = (1_000_000, 16 << 20);
 
@@ -78,7 +82,7 @@ impl Budget {
             queue_bytes: (share / 2).max(LEAST_PREFETCH_BYTES),
             queue_records: (wire / 2 / USUAL_RECORD_BYTES).max(LEAST_PREFETCH_RECORDS),
             fetch_bytes: (wire / 2).clamp(LEAST_PREFETCH_BYTES, MOST_FETCH_BYTES),
-            response_bytes: (self.prefetch_bytes / 2).clamp(RESPONSE_BYTES.0, RESPONSE_BYTES.1),
+            response_bytes: (self.prefetch_bytes / RESPONSES).clamp(RESPONSE_BYTES.0, RESPONSE_BYTES.1),
         }
     }
 }
