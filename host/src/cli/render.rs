@@ -8,6 +8,7 @@ use std::io::Write as _;
 use serde_json::{Value, json};
 
 use super::check::{Line, Report};
+use super::log;
 use crate::model::{Fault, hides};
 use crate::plugin::Limit;
 
@@ -51,7 +52,7 @@ fn out(text: &str) {
 }
 
 fn err(text: &str) {
-    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+    log::write(text);
 }
 
 fn fault(fault: &Fault) -> String {
