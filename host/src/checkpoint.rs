@@ -60,7 +60,7 @@ impl Partition {
     /// A partition assigned at `start`, everything below being committed. `buffering` tells for each sink, in order of
     /// registration, whether it buffers.
     pub fn new(limits: Limits, buffering: Vec<bool>, start: Offset, now: Millis) -> Self {
-        debug_assert!(buffering.len() <= ledger::MAX_SINKS, "the configuration refuses more sinks");
+        assert!(buffering.len() <= ledger::MAX_SINKS, "the configuration refuses more sinks");
         Self {
             limits,
             buffering,
@@ -165,7 +165,7 @@ impl Partition {
     /// # Errors
     /// When the records are not the ones that have to come next; the partition then has to be aborted.
     pub fn opened(&mut self, offsets: &[Offset]) -> Result<(), Refused> {
-        debug_assert_eq!(self.phase, Phase::Idle, "one window at a time");
+        assert_eq!(self.phase, Phase::Idle, "one window at a time");
         if let Some(&found) = offsets.first() {
             if let Some(expected) = self.owed_below(found) {
                 return Err(Refused::Skipped { expected, found });
@@ -220,7 +220,7 @@ impl Partition {
 
     /// Every record of the open window has its answer and its round is over (S2).
     pub fn window_done(&mut self, records: u64) {
-        debug_assert_eq!(self.phase, Phase::Window, "a window was open");
+        assert_eq!(self.phase, Phase::Window, "a window was open");
         self.ledger.settle_all(Obligation::WINDOW);
         self.records += records;
         self.note_progress();
@@ -246,8 +246,8 @@ impl Partition {
 
     /// The commit took place.
     pub fn committed_at(&mut self, offset: Offset) {
-        debug_assert!(offset <= self.watermark(), "never past an unsettled record");
-        debug_assert!(offset >= self.committed, "commits never go back (S16)");
+        assert!(offset <= self.watermark(), "never past an unsettled record");
+        assert!(offset >= self.committed, "commits never go back (S16)");
         self.committed = offset;
     }
 

@@ -11,6 +11,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -115,6 +116,6 @@ pub trait Source: Send + 'static {
     /// Lets revoked or lost partitions go. Their readers have been dropped.
     async fn release(&mut self, partitions: Vec<TopicPartition>);
 
-    /// Leaves the group. Every reader has been dropped.
-    async fn close(&mut self);
+    /// Leaves the group, or gives up after `patience`. Every reader has been dropped.
+    async fn close(&mut self, patience: Duration);
 }

@@ -317,8 +317,8 @@ impl Source for Watched {
         self.source.release(partitions).await;
     }
 
-    async fn close(&mut self) {
-        self.source.close().await;
+    async fn close(&mut self, patience: Duration) {
+        self.source.close(patience).await;
     }
 }
 

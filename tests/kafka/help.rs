@@ -90,7 +90,7 @@ pub async fn read(reader: &mut KafkaReader, count: usize) -> Batch {
 /// Ends a source as the pipeline does: readers first.
 pub async fn finish(mut source: KafkaSource, readers: Vec<KafkaReader>) {
     drop(readers);
-    tokio::time::timeout(PATIENCE, source.close()).await.expect("the source did not close");
+    tokio::time::timeout(PATIENCE, source.close(PATIENCE)).await.expect("the source did not close");
 }
 
 /// One record to write.

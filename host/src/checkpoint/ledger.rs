@@ -17,7 +17,7 @@ impl Obligation {
 
     /// The payloads that the record yielded for the sink of that index, below [`MAX_SINKS`].
     pub fn sink(index: usize) -> Self {
-        debug_assert!(index < MAX_SINKS, "the configuration refuses more sinks");
+        assert!(index < MAX_SINKS, "the configuration refuses more sinks");
         Self(1 << (index + 1))
     }
 }
@@ -135,8 +135,8 @@ impl Ledger {
             self.entries.pop_front();
             self.cursor = self.cursor.saturating_sub(1);
         }
-        debug_assert!(before <= self.watermark(), "a watermark never goes back inside an epoch");
-        debug_assert!(self.watermark() <= self.position, "a watermark never passes the position");
+        assert!(before <= self.watermark(), "a watermark never goes back inside an epoch");
+        assert!(self.watermark() <= self.position, "a watermark never passes the position");
     }
 
     /// The entry's index. Amortised constant time for callers that walk upwards; logarithmic otherwise.

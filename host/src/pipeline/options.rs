@@ -60,7 +60,8 @@ pub struct ExecutorOptions {
     pub max_retries: u32,
     /// Seconds that one delivery call may take (S77).
     pub delivery_timeout_seconds: f64,
-    /// Seconds that a clean stop may take before what is unsettled is left to the next start (S55).
+    /// Seconds that a stop may take in all. After two thirds what is unsettled is left to the next start, and the rest is for
+    /// closing (S55). A last commit, and closing, are given 5 s each even then.
     pub drain_timeout_seconds: f64,
 }
 

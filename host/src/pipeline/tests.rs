@@ -28,6 +28,7 @@ mod collect;
 mod isolate;
 mod on_error;
 mod policy;
+mod shutdown;
 mod window;
 
 /// How a row breaks a call.
@@ -199,6 +200,11 @@ fn shared(given: Given) -> (Shared<VirtualClock>, Arc<Scripted>, Arc<Letters>) {
         unforgotten: Mutex::default(),
     };
     (shared, sink, letters)
+}
+
+/// What a pipeline with one sink that takes everything shares.
+pub(super) fn shared_for_tests() -> Shared<VirtualClock> {
+    shared(Given::answers(Vec::new())).0
 }
 
 /// Gives the window to the sink.

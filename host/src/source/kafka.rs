@@ -227,11 +227,11 @@ impl Source for KafkaSource {
         let _ = released.await;
     }
 
-    async fn close(&mut self) {
+    async fn close(&mut self, patience: Duration) {
         let Some(thread) = self.thread.take() else { return };
         self.order(Command::Close).await;
         let joined = tokio::task::spawn_blocking(move || thread.join());
-        if tokio::time::timeout(CLOSE_PATIENCE * 2, joined).await.is_err() {
+        if tokio::time::timeout(patience, joined).await.is_err() {
             tracing::warn!("the Kafka consumer did not close in time and is left to the end of the process");
         }
     }
