@@ -225,6 +225,7 @@ impl<'a> Lint<'a> {
         self.positive(&["window", "max_total_records"], window.max_total_records as u64);
         self.positive(&["window", "max_total_bytes"], window.max_total_bytes as u64);
         self.sink_numbers();
+        self.seconds(&["kafka", "start_timeout_seconds"], kafka.start_timeout_seconds, true);
         if self.seconds(&["kafka", "revoke_budget_seconds"], kafka.revoke_budget_seconds, false) {
             self.revoke_budget();
         }
