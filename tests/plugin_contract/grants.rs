@@ -73,7 +73,9 @@ async fn s129_instances_follow_the_cores_where_nothing_is_shared() {
     assert_eq!(instances("/out/{topic}-{partition}.csv", "write", 0).await, Ok(1), "two might write to one file");
     assert_eq!(instances("/out/rows.csv", "read", 0).await, Ok(1), "its setup refuses to be one of two");
     assert_eq!(instances("/out/{topic}-{partition}.csv", "write", 3).await, Ok(3));
-    assert!(instances("/out/rows.csv", "write", 3).await.unwrap_err().to_string().contains("must not write to one file"));
+    assert!(
+        instances("/out/rows.csv", "write", 3).await.unwrap_err().to_string().contains("must not write to one file")
+    );
 }
 
 /// What a guest says when it is told to look around.
