@@ -15,16 +15,17 @@ use tidy::code::Code;
 
 /// What each room may import of ours. A room that is not named may import all but what [`ONLY_IN`] keeps to others.
 const IMPORTS: &[(&str, &[&str])] = &[
+    ("memory", &[]),
     ("model", &[]),
     ("clock", &[]),
     ("checkpoint", &["model"]),
     ("telemetry", &["model", "clock"]),
     ("collect", &["model", "clock", "telemetry"]),
-    ("source", &["model", "clock", "telemetry"]),
+    ("source", &["model", "clock", "telemetry", "memory"]),
     ("sink", &["model", "clock", "telemetry"]),
     ("plugin", &["model", "clock", "telemetry", "collect", "sink"]),
-    ("pipeline", &["model", "clock", "telemetry", "checkpoint", "collect", "source", "sink"]),
-    ("config", &["model", "telemetry", "admin", "pipeline", "source", "sink", "plugin"]),
+    ("pipeline", &["model", "clock", "telemetry", "checkpoint", "collect", "source", "sink", "memory"]),
+    ("config", &["model", "memory", "telemetry", "admin", "pipeline", "source", "sink", "plugin"]),
 ];
 
 /// Every room, so that a path is known to lead into one.
@@ -35,6 +36,7 @@ const ROOMS: &[&str] = &[
     "clock",
     "collect",
     "config",
+    "memory",
     "model",
     "pipeline",
     "plugin",

@@ -16,6 +16,7 @@ mod assemble;
 mod check;
 mod demo;
 mod dlq;
+mod memory;
 mod moment;
 mod render;
 mod run;
@@ -124,6 +125,7 @@ impl From<Exit> for ExitCode {
 
 /// Parses the command line and does what it says.
 pub fn main() -> ExitCode {
+    crate::memory::bound_arenas();
     match Cli::try_parse() {
         Ok(cli) => dispatch(cli.command).into(),
         Err(error) => {

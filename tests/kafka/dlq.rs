@@ -89,7 +89,7 @@ async fn s96_what_failed_arrives_once_the_cause_is_gone() {
     );
     blocked(&scene, &topic);
     let told = scene.done(&["run", "--until-end"]);
-    assert!(told.err.contains("done     3 records settled, 3 dead letters"), "{}", told.err);
+    assert!(told.err.contains("done     3 records committed, 3 dead letters"), "{}", told.err);
 
     assert_said!(scene.done(&["dlq", "list"]), &topic, &scene, @r#"
     exit: 0

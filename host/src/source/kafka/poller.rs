@@ -12,7 +12,6 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::config::First;
 use super::context::{Bell, Context, Rebalance};
-use super::gauge::{Amount, Gauge};
 use super::lane::{Filled, Lane, Standing};
 use super::offsets::{self, lowest};
 use super::reader::KafkaReader;
@@ -20,6 +19,7 @@ use super::rewind::{Rewind, Tried};
 use super::witness::Witness;
 use super::{CLOSE_PATIENCE, Limits, OnOffsetGap};
 use crate::clock::{self, Instant};
+use crate::memory::Account;
 use crate::model::{Fault, Offset, TopicPartition};
 use crate::source::Event;
 
@@ -89,7 +89,7 @@ pub(super) struct Poller {
     events: mpsc::Sender<Event<KafkaReader>>,
     outbox: VecDeque<Event<KafkaReader>>,
     lanes: BTreeMap<TopicPartition, Lane>,
-    gauge: Arc<Gauge>,
+    memory: Arc<Account>,
     opening: Option<Opening>,
     closing: Option<Closing>,
     releases: Vec<Release>,
@@ -110,7 +110,7 @@ impl Poller {
     pub(super) fn new(
         consumer: Arc<BaseConsumer<Context>>,
         settings: Settings,
-        bell: Arc<Bell>,
+        (memory, bell): (Arc<Account>, Arc<Bell>),
         (sender, commands): (mpsc::WeakSender<Command>, mpsc::Receiver<Command>),
         events: mpsc::Sender<Event<KafkaReader>>,
     ) -> Result<Self, Fault> {
@@ -119,11 +119,10 @@ impl Poller {
             .subscribe(&topics)
             .map_err(|error| Fault::config(format!("cannot subscribe to {}", topics.join(", "))).because(error))?;
         let now = clock::instant();
-        let high = Amount { records: settings.limits.total_records, bytes: settings.limits.total_bytes };
         Ok(Self {
             consumer,
             settings,
-            gauge: Arc::new(Gauge::new(high, Arc::clone(&bell))),
+            memory,
             bell,
             sender,
             commands,
@@ -246,7 +245,7 @@ impl Poller {
 
     /// Moves what is fetched into windows, as far as workers have room.
     fn fill(&mut self) {
-        if self.gauge.take_relieved() || self.swept.elapsed() >= SWEEP {
+        if self.memory.take_relieved() || self.swept.elapsed() >= SWEEP {
             self.swept = clock::instant();
             self.lanes.values().for_each(|lane| lane.shared.soil());
         }

@@ -172,7 +172,7 @@ impl Poller {
                 partition.clone(),
                 (start, end),
                 limits,
-                Arc::clone(&self.gauge),
+                Arc::clone(&self.memory),
                 Arc::clone(&self.bell),
             );
             if let Some(sender) = self.sender.upgrade() {
