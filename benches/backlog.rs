@@ -23,6 +23,7 @@ mod support {
     pub mod broker;
     pub mod certificates;
     pub mod child;
+    pub mod proxy;
 }
 
 use std::str::FromStr;

@@ -45,6 +45,7 @@ mod support {
     pub mod certificates;
     pub mod child;
     pub mod cluster;
+    pub mod proxy;
     pub mod servers;
 }
 

@@ -729,7 +729,7 @@ fn s66_check_sets_plugins_up_and_does_not_connect() {
     sink     plugin/faulty  contract 0.1  [size]  ok     no grants
 
     limits of collect, plugin/faulty:
-      memory 64 MiB, table elements 262144, call timeout 10 s, setup timeout 30 s, instances one per core, at most 4,
+      memory 64 MiB, table elements 262144, call timeout 10 s, setup timeout 30 s, instances automatic,
       output lines per second 200, output bytes per second 65536, payloads per call 100000, payload per call 64 MiB,
       hostcall 128 MiB, handles 256, http requests in flight 16, http requests per call 1000, http request 8 MiB,
       http response 16 MiB, http timeout 10 s, component 128 MiB, compile timeout 300 s, compile memory 4096 MiB

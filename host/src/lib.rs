@@ -1,5 +1,7 @@
 #![doc = include_str!("../../docs/architecture.md")]
 
+pub mod address;
+pub mod blocking;
 pub mod checkpoint;
 pub mod cli;
 pub mod clock;

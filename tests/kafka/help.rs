@@ -245,6 +245,13 @@ impl Onlooker {
         metadata.topics().iter().find(|found| found.name() == topic).map_or(0, |found| found.partitions().len())
     }
 
+    /// The broker that leads a partition, if one does.
+    pub fn leader(&self, topic: &str, partition: i32) -> Option<i32> {
+        let metadata = self.0.fetch_metadata(Some(topic), PATIENCE).unwrap();
+        let found = metadata.topics()[0].partitions().iter().find(|found| found.id() == partition).unwrap();
+        Some(found.leader()).filter(|leader| *leader >= 0)
+    }
+
     /// The end of a partition's log.
     pub fn end(&self, topic: &str, partition: i32) -> i64 {
         self.0.fetch_watermarks(topic, partition, PATIENCE).unwrap().1

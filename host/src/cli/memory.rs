@@ -34,7 +34,7 @@ impl MemoryReport {
     pub fn of(config: &Config, partitions: Option<usize>) -> Self {
         let plugin = |name: String, options: &plugin::Options, is_sink: bool| PluginMemory {
             name,
-            instances: options.limits.instances,
+            instances: options.limits.instances_with(&options.grants),
             mebibytes: options.limits.memory_mebibytes,
             buffered_bytes: is_sink.then(|| PluginSink::most_buffered_bytes(&options.limits)),
         };

@@ -8,6 +8,7 @@ use std::io::Write as _;
 use serde_json::{Value, json};
 
 use super::check::{Line, Report};
+use super::log;
 use super::memory::MemoryReport;
 use crate::model::{Fault, hides};
 use crate::plugin::Limit;
@@ -55,7 +56,7 @@ fn out(text: &str) {
 }
 
 fn err(text: &str) {
-    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+    log::write(text);
 }
 
 fn fault(fault: &Fault) -> String {

@@ -224,6 +224,7 @@ impl<'a> Lint<'a> {
         self.positive(&["window", "max_bytes"], window.max_bytes as u64);
         self.memory(memory.max_mebibytes);
         self.sink_numbers();
+        self.seconds(&["kafka", "start_timeout_seconds"], kafka.start_timeout_seconds, true);
         if self.seconds(&["kafka", "revoke_budget_seconds"], kafka.revoke_budget_seconds, false) {
             self.revoke_budget();
         }

@@ -74,7 +74,7 @@ impl Plan {
         options.limits.checked(&place)?;
         let json = serde_json::to_string(&options.options)
             .map_err(|error| Fault::config(format!("`{place}.options` cannot be written as JSON")).because(error))?;
-        let slots = options.limits.slots();
+        let slots = options.limits.slots(&options.grants);
         Ok(Self {
             slots,
             quotas: (0..slots).map(|_| Quota::new(&artifact.engine().ticks, &options.limits)).collect(),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::options::{Access, Grants};
 use super::report::Deadline;
 use crate::model::Fault;
 
@@ -32,8 +33,8 @@ pub struct Limits {
     pub call_timeout_seconds: f64,
     /// Longest that each step of an instance's start may take, in seconds: instantiation, `setup`, and `connect` or `on-ready`.
     pub setup_timeout_seconds: f64,
-    /// How many instances share the partitions; 0: one per core, at most 4, unless the plugin's `setup` says that it cannot be
-    /// more than one (S129).
+    /// How many instances share the partitions; 0: one per core, at most 4. A plugin that may write to a directory is one then,
+    /// because two instances might write to one file, and so is one whose `setup` refuses to be one of several (S129).
     pub instances: u64,
     /// Most lines of one instance and its replacements that reach the log in a second; the others are counted.
     pub output_lines_per_second: u64,
@@ -106,7 +107,7 @@ impl Limit {
     /// In words: `memory 64 MiB`, `call timeout 10 s`, `handles 256`.
     pub fn shown(&self) -> String {
         if (self.key, self.value) == ("instances", 0.0) {
-            return format!("instances one per core, at most {MOST_AUTOMATIC_INSTANCES}");
+            return "instances automatic".into();
         }
         let (mut name, mut unit) = (self.key.to_owned(), "");
         for (part, short) in [("_mebibytes", " MiB"), ("_seconds", " s")] {
@@ -174,10 +175,20 @@ impl Limits {
         })
     }
 
-    /// How many instances are made, where the plugin has nothing against it.
-    pub(crate) fn slots(&self) -> u32 {
+    /// How many instances are made of a plugin with these grants; 0: one per core, at most [`MOST_AUTOMATIC_INSTANCES`], where its
+    /// `setup` has nothing against it.
+    pub fn instances_with(&self, grants: &Grants) -> u64 {
+        let writes = grants.directories.iter().any(|directory| directory.access == Access::Write);
+        if self.is_automatic() && writes { 1 } else { self.instances }
+    }
+
+    /// The same on this machine.
+    pub(crate) fn slots(&self, grants: &Grants) -> u32 {
         let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
-        let slots = if self.is_automatic() { cores().clamp(1, MOST_AUTOMATIC_INSTANCES) } else { self.instances };
+        let slots = match self.instances_with(grants) {
+            0 => cores().clamp(1, MOST_AUTOMATIC_INSTANCES),
+            named => named,
+        };
         u32::try_from(slots).unwrap_or(1)
     }
 

@@ -19,17 +19,21 @@ mod commit;
 mod config;
 mod context;
 mod headers;
+mod inquiry;
 mod lane;
+mod listing;
 mod offsets;
 mod poller;
 mod probe;
 mod reader;
+mod ready;
+mod resolver;
 mod rewind;
 mod scan;
 mod witness;
 
 pub use config::First;
-pub use probe::probe;
+pub use probe::{probe, probe_for};
 pub use reader::KafkaReader;
 pub use scan::{Begin, committed, scan};
 
@@ -93,6 +97,9 @@ pub struct Options {
     /// Seconds that a revoked partition may take to settle, flush and commit; at most a fifth of
     /// `max.poll.interval.ms` (S46).
     pub revoke_budget_seconds: f64,
+    /// Seconds that `run` repeats at its start what may pass by itself: a topic that does not exist yet or has no leaders yet,
+    /// brokers and destinations that refuse the connection (S124a). `check --connect` repeats nothing.
+    pub start_timeout_seconds: f64,
     /// What happens when records between the committed offset and the first one that the broker still has are gone (S52).
     pub on_offset_gap: OnOffsetGap,
 }
@@ -118,6 +125,7 @@ impl Default for Options {
             instance_id: String::new(),
             properties: BTreeMap::new(),
             revoke_budget_seconds: 10.0,
+            start_timeout_seconds: 10.0,
             on_offset_gap: OnOffsetGap::default(),
         }
     }
@@ -198,6 +206,7 @@ impl KafkaSource {
             first: span.first.unwrap_or(first),
             until_end: span.until_end,
             on_offset_gap: options.on_offset_gap,
+            read_committed: config::reads_committed(&client),
             witness: Arc::new(Witness::new(client)),
         };
         let shared = (Arc::clone(&memory), Arc::clone(&bell));

@@ -93,6 +93,11 @@ pub(super) fn consumer(options: &Options, prefetch: Prefetch) -> Result<Consumer
     Ok(Consumer { client, first })
 }
 
+/// Whether records of transactions that are still open are not read: the library's default.
+pub(super) fn reads_committed(client: &ClientConfig) -> bool {
+    client.get("isolation.level").is_none_or(|level| level == "read_committed")
+}
+
 /// The same for one who only looks, at partitions named by hand. Its group is named only because the library wants one: nothing
 /// is subscribed to, so that it is never joined.
 pub(super) fn onlooker(mut client: ClientConfig) -> ClientConfig {

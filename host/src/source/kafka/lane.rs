@@ -11,8 +11,9 @@ use rdkafka::message::BorrowedMessage;
 use tokio::sync::mpsc;
 
 use super::Limits;
-use super::context::{Bell, Context};
+use super::context::Context;
 use super::headers;
+use super::ready::Ready;
 use crate::memory::{Account, Share};
 use crate::model::{Batch, Fault, Offset, TopicPartition};
 use crate::source::Read;
@@ -36,9 +37,11 @@ pub(super) enum Standing {
 /// What the reader and the polling thread both see of a partition.
 #[derive(Debug)]
 pub(super) struct Shared {
+    partition: TopicPartition,
     standing: AtomicU8,
+    /// Whether the partition is among those to look at.
     dirty: AtomicBool,
-    bell: Arc<Bell>,
+    ready: Arc<Ready>,
     /// What is committed as far as this member knows: the start, then what it has committed itself.
     committed: AtomicI64,
     /// Held while a commit is on its way: there is one at a time (S16), and giving the partition away waits for it (S12).
@@ -46,11 +49,12 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(bell: Arc<Bell>, start: Offset) -> Self {
+    pub(super) fn new(partition: TopicPartition, ready: Arc<Ready>, start: Offset) -> Self {
         Self {
+            partition,
             standing: AtomicU8::new(Standing::Held as u8),
-            dirty: AtomicBool::new(true),
-            bell,
+            dirty: AtomicBool::new(false),
+            ready,
             committed: AtomicI64::new(start),
             committing: Arc::default(),
         }
@@ -70,8 +74,8 @@ impl Shared {
 
     /// Asks the polling thread to look at this partition's queue.
     pub(super) fn touch(&self) {
-        self.dirty.store(true, Ordering::Release);
-        self.bell.ring();
+        self.soil();
+        self.ready.bell.ring();
     }
 
     pub(super) fn committed(&self) -> Offset {
@@ -80,11 +84,14 @@ impl Shared {
 
     pub(super) fn committed_at(&self, offset: Offset) {
         self.committed.store(offset, Ordering::Release);
-        self.bell.ring();
+        self.ready.bell.ring();
     }
 
+    /// The same without waking it.
     pub(super) fn soil(&self) {
-        self.dirty.store(true, Ordering::Release);
+        if !self.dirty.swap(true, Ordering::AcqRel) {
+            self.ready.push(self.partition.clone());
+        }
     }
 
     pub(super) fn take_dirty(&self) -> bool {
@@ -127,9 +134,9 @@ impl Lane {
         (start, end): (Offset, Option<Offset>),
         limits: Limits,
         memory: Arc<Account>,
-        bell: Arc<Bell>,
+        ready: Arc<Ready>,
     ) -> (Self, mpsc::Receiver<Handed>) {
-        let shared = Arc::new(Shared::new(bell, start));
+        let shared = Arc::new(Shared::new(partition.clone(), ready, start));
         queue.set_nonempty_callback({
             let shared = Arc::clone(&shared);
             move || shared.touch()
