@@ -5,6 +5,8 @@
 mod backfill;
 #[path = "kafka/backpressure.rs"]
 mod backpressure;
+#[path = "kafka/bad_inputs.rs"]
+mod bad_inputs;
 #[path = "kafka/binary.rs"]
 mod binary;
 #[path = "kafka/buffering.rs"]
@@ -27,6 +29,8 @@ mod foreign;
 mod handover;
 #[path = "kafka/help.rs"]
 mod help;
+#[path = "kafka/leaderless.rs"]
+mod leaderless;
 #[path = "kafka/letter_size.rs"]
 mod letter_size;
 #[path = "kafka/logs.rs"]
@@ -37,6 +41,8 @@ mod members;
 mod outage;
 #[path = "kafka/passthrough.rs"]
 mod passthrough;
+#[path = "kafka/proxied.rs"]
+mod proxied;
 #[path = "kafka/sandbox.rs"]
 mod sandbox;
 #[path = "kafka/secured.rs"]
@@ -58,5 +64,7 @@ mod support {
     pub mod broker;
     pub mod certificates;
     pub mod child;
+    pub mod cluster;
+    pub mod proxy;
     pub mod servers;
 }

@@ -11,12 +11,12 @@ use rdkafka::message::BorrowedMessage;
 use tokio::sync::mpsc;
 
 use super::context::Context;
-use super::gauge::{Amount, Gauge, Held, Load};
 use super::headers;
 use super::leader_epoch::{self, LeaderEpochs};
 use super::ready::Ready;
 use super::truncation::{Course, Truncation};
 use super::{Limits, OnOffsetGap};
+use crate::memory::{Account, Share};
 use crate::model::{Batch, Fault, Offset, TopicPartition};
 use crate::source::Read;
 
@@ -109,8 +109,6 @@ impl Shared {
 pub(super) struct Handed {
     pub epoch: u64,
     pub read: Result<Read, Fault>,
-    /// Counts the window until its worker is done with it.
-    pub held: Option<Held>,
 }
 
 /// Why a lane was left.
@@ -142,7 +140,7 @@ impl Lane {
         partition: TopicPartition,
         course: Course,
         limits: Limits,
-        gauge: Arc<Gauge>,
+        memory: Arc<Account>,
         ready: Arc<Ready>,
     ) -> (Self, mpsc::Receiver<Handed>) {
         let shared = Arc::new(Shared::new(partition.clone(), ready, course.start, course.leader_epoch));
@@ -151,7 +149,7 @@ impl Lane {
             move || shared.touch()
         });
         let (windows, handed) = mpsc::channel(WINDOWS_AHEAD);
-        let window = Open::new(partition, course, Arc::clone(&shared), limits, gauge, windows);
+        let window = Open::new(partition, course, Arc::clone(&shared), limits, memory, windows);
         (Self { shared, window, moving: false, paused: false, queue }, handed)
     }
 
@@ -202,8 +200,10 @@ pub(super) struct Open {
     partition: TopicPartition,
     limits: Limits,
     windows: mpsc::Sender<Handed>,
-    gauge: Arc<Gauge>,
-    load: Arc<Load>,
+    memory: Arc<Account>,
+    share: Arc<Share>,
+    /// Most bytes of the window being built.
+    max_bytes: usize,
     batch: Option<Batch>,
     /// Rows and bytes of the last window: the next one is made as large at once.
     last_size: (usize, usize),
@@ -229,15 +229,16 @@ impl Open {
         Course { start, end, leader_epoch, on_gap }: Course,
         shared: Arc<Shared>,
         limits: Limits,
-        gauge: Arc<Gauge>,
+        memory: Arc<Account>,
         windows: mpsc::Sender<Handed>,
     ) -> Self {
         Self {
             partition,
             limits,
             windows,
-            gauge,
-            load: Arc::default(),
+            memory,
+            share: Arc::default(),
+            max_bytes: limits.bytes,
             batch: None,
             last_size: (0, 0),
             wanted: start,
@@ -275,8 +276,10 @@ impl Open {
         }
     }
 
-    fn is_held_back(&self, partitions: usize) -> bool {
-        self.gauge.holds_back(&self.load, partitions)
+    /// Whether the partition has to wait because of what all records take, `partitions` sharing it.
+    fn is_held_back(&mut self, partitions: usize) -> bool {
+        self.max_bytes = self.limits.bytes.min(self.memory.window_bytes(partitions));
+        self.memory.holds_back(&self.share, partitions)
     }
 
     fn has_room(&self) -> bool {
@@ -286,7 +289,7 @@ impl Open {
     fn is_full(&self) -> bool {
         self.batch
             .as_ref()
-            .is_some_and(|batch| batch.len() >= self.limits.records || batch.size_bytes() >= self.limits.bytes)
+            .is_some_and(|batch| batch.len() >= self.limits.records || batch.size_bytes() >= self.max_bytes)
     }
 
     /// Adds a record; a window that it does not fit into is handed over first.
@@ -322,7 +325,7 @@ impl Open {
         let fits = self
             .batch
             .as_ref()
-            .is_none_or(|batch| batch.len() < self.limits.records && batch.size_bytes() + size <= self.limits.bytes);
+            .is_none_or(|batch| batch.len() < self.limits.records && batch.size_bytes() + size <= self.max_bytes);
         if !fits {
             self.hand_over();
         }
@@ -366,24 +369,18 @@ impl Open {
     }
 
     fn hand_over(&mut self) {
-        let Some(batch) = self.batch.take() else { return };
+        let Some(mut batch) = self.batch.take() else { return };
         if !self.has_room() {
             self.batch = Some(batch);
             return;
         }
         self.last_size = (batch.len(), batch.values.bytes().len());
+        batch.guard(self.memory.lease(Some(&self.share), batch.memory_bytes()));
         self.send(Ok(Read::Records(Arc::new(batch))));
     }
 
     fn send(&mut self, read: Result<Read, Fault>) -> bool {
-        let held = match &read {
-            Ok(Read::Records(batch)) => {
-                let amount = Amount { records: batch.len(), bytes: batch.size_bytes() };
-                Some(self.gauge.hold(&self.load, amount))
-            }
-            _ => None,
-        };
         // Refused when the reader is gone, or for a fault when two windows wait: it is found again after them.
-        self.windows.try_send(Handed { epoch: self.epoch, read, held }).is_ok()
+        self.windows.try_send(Handed { epoch: self.epoch, read }).is_ok()
     }
 }

@@ -54,7 +54,7 @@ impl Poller {
         if topics.is_empty() {
             tracing::warn!("Kafka consumer: a topic was missing for a moment");
         } else {
-            self.fail(missing(&topics.join(", ")));
+            self.fail(missing(topics));
         }
     }
 

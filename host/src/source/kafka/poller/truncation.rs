@@ -67,8 +67,8 @@ impl Poller {
         };
         let on_gap = self.settings.on_offset_gap;
         let course = Course { start: extent.start, leader_epoch: extent.leader_epoch, end, on_gap };
-        let (gauge, ready) = (Arc::clone(&self.gauge), Arc::clone(&self.ready));
-        let (lane, handed) = Lane::new(queue, partition.clone(), course, self.settings.limits, gauge, ready);
+        let (memory, ready) = (Arc::clone(&self.memory), Arc::clone(&self.ready));
+        let (lane, handed) = Lane::new(queue, partition.clone(), course, self.settings.limits, memory, ready);
         let reader = self.sender.upgrade().map(|sender| {
             let asked = (Arc::downgrade(&self.consumer), Arc::clone(&self.settings.witness));
             let orders = (sender, Arc::clone(&self.bell));
