@@ -17,8 +17,8 @@ fn rows(count: usize) -> impl Iterator<Item = Row> {
     (0..count).map(|n| Row::value(format!("{{\"n\":{n}}}")))
 }
 
-/// S58: a host beside a member that has partitions and delivers nothing does not end with 0: it names what is left and who has it;
-/// also where the host has no partition itself. When the other one commits, both are at the end.
+/// S58: a host beside a member that has partitions and delivers nothing does not end with 0: it names what is left and
+/// who has it; also where the host has no partition itself. When the other one commits, both are at the end.
 #[tokio::test(flavor = "multi_thread")]
 async fn s58_an_end_beside_a_member_that_delivers_nothing_is_no_success() {
     let (one, two) = (topic("beside", 1).await, topic("beside", 2).await);
@@ -49,8 +49,8 @@ async fn s58_an_end_beside_a_member_that_delivers_nothing_is_no_success() {
     assert_eq!(life.ended(), Some(0), "{}", life.told());
 }
 
-/// S58, S98: records of a transaction that is open at the start belong to what there is to deliver: the end waits for its commit or
-/// abort, and says so once.
+/// S58, S98: records of a transaction that is open at the start belong to what there is to deliver: the end waits for
+/// its commit or abort, and says so once.
 #[tokio::test(flavor = "multi_thread")]
 async fn s58_an_end_waits_for_open_transactions() {
     let topic = topic("open", 2).await;
@@ -113,8 +113,8 @@ async fn s58_a_group_that_cannot_be_joined_ends_the_host() {
     assert!(told.err.contains("hint: set `kafka.properties.session.timeout.ms` between"), "{}", told.err);
 }
 
-/// S58: a group that is full may have room later: the host says so once a minute and joins when it has; a part with an end is given
-/// up.
+/// S58: a group that is full may have room later: the host says so once a minute and joins when it has; a part with an
+/// end is given up.
 #[tokio::test(flavor = "multi_thread")]
 async fn s58_a_full_group_is_waited_for() {
     let own = Broker::configured(&[("group.max.size", "1")]);

@@ -1,4 +1,5 @@
-//! A log that loses its end and is written again, as after an unclean leader election, while a host reads it and while none does.
+//! A log that loses its end and is written again, as after an unclean leader election, while a host reads it and while
+//! none does.
 
 use std::fs::{self, File};
 
@@ -49,8 +50,9 @@ fn both() -> Vec<String> {
     (0..READ).map(|n| line(1, n)).chain((CUT..END).map(|n| line(2, n))).collect()
 }
 
-/// S52: records that were written again below the committed offset are never passed over: by default the host stops and names
-/// the cut, while it runs, at a start, and at every start after it; told to go on, it reads on from the cut and says so.
+/// S52: records that were written again below the committed offset are never passed over: by default the host stops and
+/// names the cut, while it runs, at a start, and at every start after it; told to go on, it reads on from the cut and
+/// says so.
 #[tokio::test(flavor = "multi_thread")]
 async fn s52_a_log_that_was_cut_is_never_passed_over() {
     let mut own = Broker::start();

@@ -18,9 +18,9 @@ const COMMIT_THREADS: usize = 64;
 static COMMITS: LazyLock<BlockingPool> = LazyLock::new(|| BlockingPool::new("commit", COMMIT_THREADS));
 
 /// One OffsetCommit for one partition: of a joint one librdkafka says that it succeeded unless every partition failed.
-/// It blocks a thread for as long as the broker takes, at most the session timeout. The broker would take an offset from
-/// any member for any partition, so that the claim is checked here. The offset is stored with the leader epoch of the last
-/// record below it, so that a log that was cut below it is noticed when it is read on from there (S52).
+/// It blocks a thread for as long as the broker takes, at most the session timeout. The broker would take an offset
+/// from any member for any partition, so that the claim is checked here. The offset is stored with the leader epoch of
+/// the last record below it, so that a log that was cut below it is noticed when it is read on from there (S52).
 pub(super) async fn commit(
     partition: &TopicPartition,
     (offset, leader_epoch): (Offset, i32),

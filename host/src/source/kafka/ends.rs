@@ -1,5 +1,6 @@
-//! Where the topics ended when the source began, and how far the group has come since: asked of the brokers on a thread of its
-//! own, for a source that has an end. Records of transactions that are open count too, though they cannot be read yet.
+//! Where the topics ended when the source began, and how far the group has come since: asked of the brokers on a thread
+//! of its own, for a source that has an end. Records of transactions that are open count too, though they cannot be
+//! read yet.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -241,8 +242,8 @@ impl Clients {
 /// What was answered of each partition; `None` where there is no such offset.
 type Offsets = BTreeMap<TopicPartition, Option<Offset>>;
 
-/// The first offset, the end, or the first record of a time or later: one question to each leader. A leader that does not answer
-/// leaves its partitions out.
+/// The first offset, the end, or the first record of a time or later: one question to each leader. A leader that does
+/// not answer leaves its partitions out.
 fn offsets_at(
     consumer: &BaseConsumer<Context>,
     led: &[Vec<TopicPartition>],

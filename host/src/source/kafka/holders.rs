@@ -25,8 +25,8 @@ pub(super) fn ask(
     Ok(holders)
 }
 
-/// The partitions in a member's assignment, in the classic consumer protocol's form: a version, then topics with their partitions.
-/// `None` when it is cut off.
+/// The partitions in a member's assignment, in the classic consumer protocol's form: a version, then topics with their
+/// partitions. `None` when it is cut off.
 fn assigned(mut bytes: &[u8]) -> Option<Vec<TopicPartition>> {
     let bytes = &mut bytes;
     take::<2>(bytes)?;

@@ -13,8 +13,8 @@ pub(super) struct JoinError {
     pub passes: bool,
 }
 
-/// What the error code means when it was met while joining `group`; `None` for a code that says nothing about joining. The client
-/// library joins again every second whatever the reason was.
+/// What the error code means when it was met while joining `group`; `None` for a code that says nothing about joining.
+/// The client library joins again every second whatever the reason was.
 pub(super) fn join_error(code: RDKafkaErrorCode, group: &str, session_timeout: &str) -> Option<JoinError> {
     use RDKafkaErrorCode as Code;
     let lasting = |fault: Fault| Some(JoinError { fault: fault.because(code), passes: false });
@@ -65,8 +65,8 @@ mod tests {
     use super::*;
     use crate::model::Owner;
 
-    /// S58: what only a change of the configuration cures ends the host with a hint; what other members may cure is waited for;
-    /// what says nothing about joining is left to others.
+    /// S58: what only a change of the configuration cures ends the host with a hint; what other members may cure is
+    /// waited for; what says nothing about joining is left to others.
     #[test]
     fn s58_join_errors_are_told_apart() {
         use RDKafkaErrorCode as Code;

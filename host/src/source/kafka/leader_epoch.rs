@@ -1,5 +1,6 @@
-//! Leader epochs of records and offsets (KIP-320): under which leader a record was written. A log that was cut and written again
-//! has a later epoch from the cut on, so that an offset with its epoch tells whether what lay below it is still there.
+//! Leader epochs of records and offsets (KIP-320): under which leader a record was written. A log that was cut and
+//! written again has a later epoch from the cut on, so that an offset with its epoch tells whether what lay below it is
+//! still there.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -43,8 +44,8 @@ pub(super) fn list(list: &mut TopicPartitionList, epochs: impl IntoIterator<Item
 
 #[allow(unsafe_code, reason = "the safe wrapper does not give the elements themselves")]
 fn elements(list: &TopicPartitionList) -> impl Iterator<Item = *mut RDKafkaTopicPartition> + '_ {
-    // SAFETY: the library keeps as many elements in one piece as the list's count says, and the list is borrowed as long as the
-    // iterator lives.
+    // SAFETY: the library keeps as many elements in one piece as the list's count says, and the list is borrowed as
+    // long as the iterator lives.
     (0..list.count()).map(|place| unsafe { (*list.ptr()).elems.add(place) })
 }
 
@@ -55,8 +56,9 @@ pub(super) fn at(partition: &TopicPartition, offset: Offset, epoch: i32) -> Resu
     Ok(one)
 }
 
-/// Which epoch the records of one partition have, as far as they were read. The epoch kept for an offset may be later than the
-/// true one, if only some record further on in the same log has it: a cut below the offset begins a still later one.
+/// Which epoch the records of one partition have, as far as they were read. The epoch kept for an offset may be later
+/// than the true one, if only some record further on in the same log has it: a cut below the offset begins a still
+/// later one.
 #[derive(Debug, Default)]
 pub(super) struct LeaderEpochs(Mutex<VecDeque<(Offset, i32)>>);
 
@@ -103,8 +105,9 @@ mod tests {
 
     use super::*;
 
-    /// S52: an offset is committed with the epoch of the last record below it, also after a rewind and when many leaders
-    /// followed one another; an epoch that is kept for too early an offset is a later one, never an earlier one.
+    /// S52: an offset is committed with the epoch of the last record below it, also after a rewind and when many
+    /// leaders followed one another; an epoch that is kept for too early an offset is a later one, never an earlier
+    /// one.
     #[test]
     fn s52_the_epoch_below_an_offset() {
         let epochs = LeaderEpochs::new(100, 3);

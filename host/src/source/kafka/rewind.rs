@@ -55,8 +55,8 @@ impl Rewind {
         let _ = self.done.send(Ok(()));
     }
 
-    /// It is due again later, or has failed. A seek right after an assignment fails with `Erroneous state` until the library has
-    /// caught up with itself.
+    /// It is due again later, or has failed. A seek right after an assignment fails with `Erroneous state` until the
+    /// library has caught up with itself.
     fn failed(mut self, error: &KafkaError) -> Option<Self> {
         if self.since.elapsed() < PATIENCE {
             tracing::debug!(partition = %self.partition, to = self.to, "rewind is tried again: {error}");

@@ -1,5 +1,6 @@
-//! A log that was cut below an offset that was read already, and may have been written again, as after an unclean leader
-//! election (KIP-320). What was read from the cut on is no longer in the log, and what stands there now was not read.
+//! A log that was cut below an offset that was read already, and may have been written again, as after an unclean
+//! leader election (KIP-320). What was read from the cut on is no longer in the log, and what stands there now was not
+//! read.
 
 use std::time::Duration;
 
@@ -44,7 +45,8 @@ pub(super) struct Truncation {
 }
 
 impl Truncation {
-    /// Whether a record shows that the library went back: below what was to be read next, and of another epoch than what was read.
+    /// Whether a record shows that the library went back: below what was to be read next, and of another epoch than
+    /// what was read.
     pub(super) fn found((offset, epoch): (Offset, i32), (wanted, last_epoch): (Offset, i32)) -> Option<Self> {
         let other = last_epoch != leader_epoch::UNKNOWN && epoch != last_epoch;
         (offset < wanted && other).then_some(Self { to: offset, wanted })
@@ -75,8 +77,8 @@ fn truncated(partition: &TopicPartition, wanted: Offset, cut: Option<Offset>) ->
     let at = cut.map_or_else(String::new, |cut| format!(" at {cut}"));
     Fault::host(format!("the log of `{partition}` was cut below `{}`, which is to be read next", partition.at(wanted)))
         .because(format!(
-            "it was cut{at} and written again, as after an unclean leader election, or the topic was created again: what \
-             stands there now was not read"
+            "it was cut{at} and written again, as after an unclean leader election, or the topic was created again: \
+             what stands there now was not read"
         ))
         .hint("set `kafka.on_offset_gap: continue` to read on from the cut, or reset the group's offsets")
 }
@@ -124,7 +126,8 @@ fn seek(
 mod tests {
     use super::*;
 
-    /// S52: a record below the one that is due is read on from where it has another epoch; where epochs tell nothing it is no cut.
+    /// S52: a record below the one that is due is read on from where it has another epoch; where epochs tell nothing it
+    /// is no cut.
     #[test]
     fn s52_a_record_that_shows_a_cut() {
         assert_eq!(Truncation::found((600, 2), (1000, 0)), Some(Truncation { to: 600, wanted: 1000 }));

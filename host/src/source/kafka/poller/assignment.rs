@@ -185,8 +185,8 @@ impl Poller {
             }
             lanes.push((partition, lane));
         }
-        // The library takes an assignment as it is. With a seek to the same place it asks the broker whether the log was cut
-        // below it; nothing is fetched before.
+        // The library takes an assignment as it is. With a seek to the same place it asks the broker whether the log
+        // was cut below it; nothing is fetched before.
         if !checked.is_empty() {
             self.consumer.pause(&offsets::list(&checked))?;
         }

@@ -1,5 +1,5 @@
-//! When a source with an end is at it: everything that the topics held at the start is committed, by whichever member of the group
-//! (S58).
+//! When a source with an end is at it: everything that the topics held at the start is committed, by whichever member
+//! of the group (S58).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -16,8 +16,8 @@ use crate::source::Event;
 
 /// How often the brokers are asked how far partitions have come.
 const ASK_EVERY: Duration = Duration::from_secs(1);
-/// How long nothing may move while other members have partitions: so many session timeouts, within which the partitions of a member
-/// that is gone come to others, and never less than the second.
+/// How long nothing may move while other members have partitions: so many session timeouts, within which the partitions
+/// of a member that is gone come to others, and never less than the second.
 const STALL_SESSIONS: u32 = 2;
 const STALL: Duration = Duration::from_secs(10);
 /// A session timeout that cannot be read counts as the client library's own.
@@ -219,7 +219,7 @@ impl Poller {
         }
         for partition in ends.in_transactions(|partition| self.next(partition)) {
             if !ends.named.contains(&partition) {
-                tracing::warn!(%partition, "waiting for an open transaction to end, whose records lie before the partition's end");
+                tracing::warn!(%partition, "waiting for an open transaction to end: its records lie before the end");
                 ends.named.insert(partition);
             }
         }

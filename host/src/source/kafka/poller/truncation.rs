@@ -14,8 +14,8 @@ use crate::model::{Fault, Offset, TopicPartition};
 use crate::source::Event;
 
 impl Poller {
-    /// The library has gone back to where the log was cut: what workers have of the partition is no longer in the log. They
-    /// drop it, and then the partition begins again at the cut.
+    /// The library has gone back to where the log was cut: what workers have of the partition is no longer in the log.
+    /// They drop it, and then the partition begins again at the cut.
     pub(super) fn truncate(&mut self, partition: &TopicPartition, truncation: Truncation) {
         let Some(lane) = self.lanes.get_mut(partition) else { return };
         lane.moving = true;
@@ -58,8 +58,8 @@ impl Poller {
         }
     }
 
-    /// A partition's lane, and its reader unless the source is being closed. Made before the assignment, so that nothing is ever
-    /// fetched into the main queue, where it could not be held back.
+    /// A partition's lane, and its reader unless the source is being closed. Made before the assignment, so that
+    /// nothing is ever fetched into the main queue, where it could not be held back.
     pub(super) fn lane(&self, extent: &Extent, end: Option<Offset>) -> Result<(Lane, Option<KafkaReader>), KafkaError> {
         let partition = &extent.partition;
         let Some(queue) = self.consumer.split_partition_queue(&partition.topic, partition.partition) else {
