@@ -36,9 +36,9 @@ pub(super) fn join_error(code: RDKafkaErrorCode, group: &str, session_timeout: &
                 ),
         ),
         Code::InvalidGroupId => lasting(Fault::config(unjoined).hint("correct `kafka.group`")),
-        Code::UnsupportedVersion => lasting(
-            Fault::config(unjoined).hint("the brokers are too old for consumer groups; see docs/configuration.md"),
-        ),
+        Code::UnsupportedVersion => {
+            lasting(Fault::config(unjoined).hint("upgrade the brokers: they do not know the requests of this client"))
+        }
         Code::GroupAuthorizationFailed | Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed => {
             Some(JoinError { fault: refused(code), passes: false })
         }
