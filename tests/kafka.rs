@@ -5,6 +5,8 @@
 mod backfill;
 #[path = "kafka/backpressure.rs"]
 mod backpressure;
+#[path = "kafka/bad_inputs.rs"]
+mod bad_inputs;
 #[path = "kafka/binary.rs"]
 mod binary;
 #[path = "kafka/buffering.rs"]

@@ -255,7 +255,7 @@ fn s61_a_window_is_one_call() {
         assert_eq!(world.marks.get("collect call"), world.marks.get("window"), "seed {seed}");
         windows += world.marks.get("window").copied().unwrap_or_default();
     }
-    assert!(windows > 1_000, "only {windows} windows were read");
+    assert!(windows > 500, "only {windows} windows were read");
 }
 
 /// Replays the seed in `TIDEGATE_SEED` and prints what happened.

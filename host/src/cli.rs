@@ -5,7 +5,6 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
 
 use crate::config::{self, Environment, Loaded};
 use crate::model::{Fault, Owner};
@@ -16,6 +15,8 @@ mod assemble;
 mod check;
 mod demo;
 mod dlq;
+mod log;
+mod memory;
 mod moment;
 mod render;
 mod run;
@@ -124,8 +125,13 @@ impl From<Exit> for ExitCode {
 
 /// Parses the command line and does what it says.
 pub fn main() -> ExitCode {
+    crate::memory::bound_arenas();
     match Cli::try_parse() {
-        Ok(cli) => dispatch(cli.command).into(),
+        Ok(cli) => {
+            let exit = dispatch(cli.command);
+            log::flush();
+            exit.into()
+        }
         Err(error) => {
             // Where the words cannot be written, the code still says it.
             let _ = error.print();
@@ -158,7 +164,7 @@ fn dispatch(command: Command) -> Exit {
         }
         Command::Check { file, connect, json } => {
             // What goes wrong is in the report; `RUST_LOG` shows the rest.
-            log("off");
+            log::start("off");
             let report = match file.load() {
                 Ok(loaded) => match runtime() {
                     Ok(runtime) => runtime.block_on(check::check(&loaded, connect)),
@@ -170,7 +176,7 @@ fn dispatch(command: Command) -> Exit {
             report.exit()
         }
         Command::Run { file, span } => {
-            log("info");
+            log::start("info");
             match file.load() {
                 Ok(loaded) => start(run::run(&loaded, &span)),
                 Err(faults) => {
@@ -180,7 +186,7 @@ fn dispatch(command: Command) -> Exit {
             }
         }
         Command::Dlq { command } => {
-            log("warn");
+            log::start("warn");
             match command.file().load() {
                 Ok(loaded) => start(dlq::run(&loaded, &command)),
                 Err(faults) => {
@@ -190,7 +196,7 @@ fn dispatch(command: Command) -> Exit {
             }
         }
         Command::Demo { records, output, plugins } => {
-            log("error");
+            log::start("error");
             start(demo::demo(&demo::Request { records, output, plugins }))
         }
     }
@@ -218,15 +224,6 @@ fn runtime() -> Result<tokio::runtime::Runtime, Fault> {
         .enable_all()
         .build()
         .map_err(|error| Fault::host("the process cannot start its threads").because(error))
-}
-
-/// Sends log lines to standard error, from `level` up unless `RUST_LOG` says otherwise. Never in colour.
-fn log(level: &str) {
-    // All that this part of rdkafka ever reports as an error is that a consumer which we closed is closed.
-    let usual = format!("{level},rdkafka::consumer::base_consumer=off");
-    let filter = EnvFilter::builder().try_from_env().unwrap_or_else(|_| EnvFilter::new(usual));
-    // A second call, as in tests, changes nothing.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(std::io::stderr).try_init();
 }
 
 #[cfg(test)]

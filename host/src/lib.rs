@@ -1,10 +1,13 @@
 #![doc = include_str!("../../docs/architecture.md")]
 
+pub mod address;
+pub mod blocking;
 pub mod checkpoint;
 pub mod cli;
 pub mod clock;
 pub mod collect;
 pub mod config;
+pub mod memory;
 pub mod model;
 pub mod pipeline;
 pub mod plugin;

@@ -23,13 +23,17 @@ mod tests;
 
 use std::fmt;
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::pin::Pin;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::clock::Clock;
+use futures_util::future::join_all;
+
+use crate::clock::{Clock, Millis};
 use crate::collect::Collect;
-use crate::model::{Fault, SinkKind};
+use crate::memory::Account;
+use crate::model::{Fault, SinkKind, TopicPartition};
 use crate::sink::Sink;
 use crate::source::{Event, Source};
 use crate::telemetry::Counters;
@@ -40,8 +44,11 @@ use options::DeliveryOptions;
 use route::Routes;
 use shared::{Settings, Shared, SinkSlot, millis, seconds};
 
-/// The longest that one sink's or the queue's `close` may take (S57).
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The share of `executor.drain_timeout_seconds` that is left to closing sinks, the dead letter queue and the consumer: one in
+/// so many.
+const CLOSE_SHARE: u64 = 3;
+/// What closing may take even when that time is up (S46).
+const CLOSE_FLOOR: Duration = Duration::from_secs(5);
 
 /// One sink and what it is called.
 #[derive(Clone)]
@@ -83,10 +90,12 @@ pub struct Parts {
     pub settings: Settings,
     /// What is counted.
     pub counters: Arc<Counters>,
+    /// What records take in memory, shared with the source.
+    pub memory: Arc<Account>,
 }
 
-/// Runs until `stop` completes, the source ends, or a fault ends it; then drains within `executor.drain_timeout_seconds`
-/// and closes everything (S54–S57).
+/// Runs until `stop` completes, the source ends, or a fault ends it; then drains and closes everything, within
+/// `executor.drain_timeout_seconds` in all (S54–S57).
 ///
 /// # Errors
 /// The first fault that ended it. What was settled is committed all the same.
@@ -96,7 +105,7 @@ pub async fn run<S: Source, C: Clock>(
     clock: C,
     stop: impl Future<Output = ()> + Send,
 ) -> Result<(), Fault> {
-    let Parts { sinks, collector, collector_name, dlq, settings, counters } = parts;
+    let Parts { sinks, collector, collector_name, dlq, settings, counters, memory } = parts;
     let drain = seconds(settings.executor.drain_timeout_seconds);
     let shared = Arc::new(Shared {
         routes: Routes::new(sinks.iter().map(|sink| (sink.kind, sink.name.as_str()))),
@@ -113,32 +122,68 @@ pub async fn run<S: Source, C: Clock>(
         settings,
         clock: clock.clone(),
         counters,
-        buffered_bytes: AtomicU64::new(0),
+        memory,
         buffers: BufferShares::default(),
         collected: AtomicBool::new(false),
         unforgotten: Mutex::default(),
     });
     let mut assignment = Assignment::new(shared.clone());
-    let outcome = serve(&mut source, &mut assignment, &shared.counters, stop).await;
-    let drained = close_workers(&mut source, &mut assignment, &shared.counters, clock.now() + millis(drain)).await;
-    close_parts(&shared, &mut source).await;
+    let mut stop = StopRequest { request: Box::pin(stop), clock, drain: millis(drain), since: None };
+    let outcome = serve(&mut source, &mut assignment, &shared.counters, &mut stop).await;
+    let drained = close_workers(&mut source, &mut assignment, &shared.counters, &mut stop).await;
+    close_parts(&shared, &mut source, stop.close_deadline()).await;
     outcome.and(drained)
 }
 
+/// The request to stop, and the one deadline that follows from it.
+struct StopRequest<F, C> {
+    request: Pin<Box<F>>,
+    clock: C,
+    /// What a stop may take in all (S55).
+    drain: Millis,
+    /// When it was requested, or became necessary.
+    since: Option<Millis>,
+}
+
+impl<F: Future<Output = ()>, C: Clock> StopRequest<F, C> {
+    /// Waits for the request. Never completes a second time. May be cancelled.
+    async fn requested(&mut self) {
+        if self.since.is_some() {
+            return std::future::pending().await;
+        }
+        self.request.as_mut().await;
+        self.begin();
+    }
+
+    /// The stop begins now, unless it has begun.
+    fn begin(&mut self) -> Millis {
+        *self.since.get_or_insert_with(|| self.clock.now())
+    }
+
+    /// Until when workers may settle what they have in hand.
+    fn worker_deadline(&mut self) -> Millis {
+        self.begin().saturating_add(self.drain - self.drain / CLOSE_SHARE)
+    }
+
+    /// Until when everything is to be closed.
+    fn close_deadline(&mut self) -> Millis {
+        self.begin().saturating_add(self.drain).max(self.clock.now().saturating_add(millis(CLOSE_FLOOR)))
+    }
+}
+
 /// Follows the assignment until there is a reason to end.
-async fn serve<S: Source, C: Clock>(
+async fn serve<S: Source, C: Clock, F: Future<Output = ()>>(
     source: &mut S,
     assignment: &mut Assignment<C>,
     counters: &Counters,
-    stop: impl Future<Output = ()>,
+    stop: &mut StopRequest<F, C>,
 ) -> Result<(), Fault> {
-    tokio::pin!(stop);
     loop {
         tokio::select! {
             biased;
-            () = &mut stop => return Ok(()),
+            () = stop.requested() => return Ok(()),
             Some(ended) = assignment.ended() => {
-                assignment.release(source).await;
+                release(source, assignment, stop).await;
                 if let Some(fault) = ended.fault {
                     return Err(fault);
                 }
@@ -146,30 +191,64 @@ async fn serve<S: Source, C: Clock>(
             change = source.next() => match change {
                 Event::Assigned(readers) => assignment.assign(readers),
                 Event::Gap { records, .. } => counters.lost_records.add(records),
-                Event::Revoked(partitions) => assignment.leave(source, partitions, false).await,
-                Event::Lost(partitions) => assignment.leave(source, partitions, true).await,
+                Event::Revoked(partitions) => leave(source, assignment, stop, partitions, false).await,
+                Event::Lost(partitions) => leave(source, assignment, stop, partitions, true).await,
                 Event::Failed(fault) => return Err(fault),
                 Event::Ended => return Ok(()),
             },
         }
+        if stop.since.is_some() {
+            return Ok(());
+        }
     }
 }
 
-/// Gives every worker until `deadline` for its last cut. Changes of the assignment go on being answered meanwhile.
-async fn close_workers<S: Source, C: Clock>(
+/// Ends the workers of partitions that were taken away.
+async fn leave<S: Source, C: Clock, F: Future<Output = ()>>(
+    source: &mut S,
+    assignment: &mut Assignment<C>,
+    stop: &mut StopRequest<F, C>,
+    partitions: Vec<TopicPartition>,
+    lost: bool,
+) {
+    assignment.leave(partitions, lost);
+    release(source, assignment, stop).await;
+}
+
+/// Lets partitions go that no worker serves any more. The source may wait for a commit that is on its way; a request to stop that
+/// comes meanwhile is passed on to the workers at once.
+async fn release<S: Source, C: Clock, F: Future<Output = ()>>(
+    source: &mut S,
+    assignment: &mut Assignment<C>,
+    stop: &mut StopRequest<F, C>,
+) {
+    for partitions in assignment.take_left() {
+        let mut releasing = source.release(partitions);
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut releasing => break,
+                () = stop.requested() => assignment.close_all(stop.worker_deadline()),
+            }
+        }
+    }
+}
+
+/// Gives every worker until the deadline for its last cut. Changes of the assignment go on being answered meanwhile.
+async fn close_workers<S: Source, C: Clock, F: Future<Output = ()>>(
     source: &mut S,
     assignment: &mut Assignment<C>,
     counters: &Counters,
-    deadline: u64,
+    stop: &mut StopRequest<F, C>,
 ) -> Result<(), Fault> {
-    assignment.close_all(deadline);
+    assignment.close_all(stop.worker_deadline());
     let mut outcome = Ok(());
     let mut listening = true;
     while !assignment.is_empty() {
         tokio::select! {
             biased;
             Some(ended) = assignment.ended() => {
-                assignment.release(source).await;
+                release(source, assignment, stop).await;
                 if let Some(fault) = ended.fault {
                     outcome = outcome.and(Err(fault));
                 }
@@ -178,19 +257,23 @@ async fn close_workers<S: Source, C: Clock>(
                 // What comes now is not begun any more; leaving the group gives it back.
                 Event::Assigned(_) => {}
                 Event::Gap { records, .. } => counters.lost_records.add(records),
-                Event::Revoked(partitions) => assignment.leave(source, partitions, false).await,
-                Event::Lost(partitions) => assignment.leave(source, partitions, true).await,
+                Event::Revoked(partitions) => leave(source, assignment, stop, partitions, false).await,
+                Event::Lost(partitions) => leave(source, assignment, stop, partitions, true).await,
                 Event::Failed(_) | Event::Ended => listening = false,
             },
         }
     }
-    assignment.release(source).await;
+    release(source, assignment, stop).await;
     outcome
 }
 
-/// S57: every sink, then the dead letter queue, then the consumer; errors are logged and never stop the others.
-async fn close_parts<S: Source, C: Clock>(shared: &Shared<C>, source: &mut S) {
-    for slot in &shared.sinks {
+/// S57: every sink, then the dead letter queue, then the consumer; errors are logged and never stop the others. Sinks close at the
+/// same time. Each of the three gets half of what is left until the deadline, and the last one all of it.
+async fn close_parts<S: Source, C: Clock>(shared: &Shared<C>, source: &mut S, deadline: Millis) {
+    let clock = &shared.clock;
+    let half = || Duration::from_millis(deadline.saturating_sub(clock.now()) / 2);
+    let patience = half();
+    join_all(shared.sinks.iter().map(|slot| async move {
         tokio::select! {
             biased;
             closed = slot.sink.close() => {
@@ -198,17 +281,15 @@ async fn close_parts<S: Source, C: Clock>(shared: &Shared<C>, source: &mut S) {
                     tracing::warn!(sink = slot.label(), %fault, "a sink did not close cleanly");
                 }
             }
-            () = shared.clock.sleep(CLOSE_TIMEOUT) => tracing::warn!(sink = slot.label(), "a sink took too long to close"),
+            () = clock.sleep(patience) => tracing::warn!(sink = slot.label(), "a sink took too long to close"),
         }
-    }
-    let rest = async {
-        shared.collector.close().await;
-        shared.dlq.close().await;
-    };
+    }))
+    .await;
+    let rest = async { tokio::join!(shared.collector.close(), shared.dlq.close()) };
     tokio::select! {
         biased;
-        () = rest => {}
-        () = shared.clock.sleep(CLOSE_TIMEOUT) => tracing::warn!("the dead letter queue took too long to close"),
+        _ = rest => {}
+        () = clock.sleep(half()) => tracing::warn!("the dead letter queue took too long to close"),
     }
-    source.close().await;
+    source.close(half() * 2).await;
 }

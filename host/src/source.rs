@@ -11,6 +11,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -96,6 +97,11 @@ pub trait Reader: Send + 'static {
     /// Commits `offset`, the next one to read, for this partition alone (S12).
     async fn commit(&mut self, offset: Offset) -> Result<(), CommitError>;
 
+    /// Where the partition's log ends, as far as the brokers have said. Asks nobody.
+    fn log_end(&self) -> Option<Offset> {
+        None
+    }
+
     /// Whether everything up to the end of a source that has one has been read: what is settled is then committed without
     /// waiting for more.
     fn is_at_end(&self) -> bool {
@@ -115,6 +121,6 @@ pub trait Source: Send + 'static {
     /// Lets revoked or lost partitions go. Their readers have been dropped.
     async fn release(&mut self, partitions: Vec<TopicPartition>);
 
-    /// Leaves the group. Every reader has been dropped.
-    async fn close(&mut self);
+    /// Leaves the group, or gives up after `patience`. Every reader has been dropped.
+    async fn close(&mut self, patience: Duration);
 }

@@ -11,6 +11,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Header, Headers, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
 use rdkafka::{ClientConfig, Message, Offset as Position, TopicPartitionList};
+use tidegate::memory::Budget;
 use tidegate::model::{Batch, Fault, TopicPartition};
 use tidegate::source::kafka::{Brokers, KafkaReader, KafkaSource, Limits, Options};
 use tidegate::source::{Event, Read, Reader, Source};
@@ -21,7 +22,7 @@ use crate::support::broker::Broker;
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The configuration's defaults.
-pub const LIMITS: Limits = Limits { records: 1024, bytes: 16 << 20, total_records: 1_000_000, total_bytes: 256 << 20 };
+pub const LIMITS: Limits = Limits { records: 1024, bytes: 16 << 20, memory: Budget::of_mebibytes(128), partitions: 4 };
 
 /// One broker for all tests of this process.
 pub fn broker() -> &'static Broker {
@@ -90,7 +91,7 @@ pub async fn read(reader: &mut KafkaReader, count: usize) -> Batch {
 /// Ends a source as the pipeline does: readers first.
 pub async fn finish(mut source: KafkaSource, readers: Vec<KafkaReader>) {
     drop(readers);
-    tokio::time::timeout(PATIENCE, source.close()).await.expect("the source did not close");
+    tokio::time::timeout(PATIENCE, source.close(PATIENCE)).await.expect("the source did not close");
 }
 
 /// One record to write.
@@ -118,7 +119,7 @@ pub fn produce_on(bootstrap: &str, topic: &str, partition: i32, rows: impl IntoI
     let producer: ThreadedProducer<DefaultProducerContext> = ClientConfig::new()
         .set("bootstrap.servers", bootstrap)
         .set("enable.idempotence", "true")
-        .set("message.max.bytes", "50000000")
+        .set("message.max.bytes", "100000000")
         .set("queue.buffering.max.messages", "2000000")
         .set("linger.ms", "5")
         .create()

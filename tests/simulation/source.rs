@@ -15,6 +15,8 @@ use super::world::{TOPIC, World, lock};
 
 /// How long letting a partition go waits for a commit that is on its way, as the Kafka source does.
 const COMMIT_PATIENCE: Duration = Duration::from_secs(10);
+/// Most records of one window.
+const LARGEST_WINDOW: usize = 20;
 
 fn name(partition: usize) -> TopicPartition {
     TopicPartition::new(TOPIC, i32::try_from(partition).unwrap_or(0))
@@ -80,8 +82,7 @@ impl FakeSource {
         let start = world.logs[at].committed;
         world.claims[claim].standing = Standing::Held;
         world.note(format!("assign [{at}] at {start} to member {member} as claim {claim}"));
-        // In the end there is a backlog, and windows that are large enough for a chosen row to have neighbours.
-        let limit = if world.calm { world.random.usize(8..20) } else { world.random.usize(1..20) };
+        let limit = world.random.usize(1..LARGEST_WINDOW);
         FakeReader { host: self.host.clone(), partition: name(at), at, claim, start, next: start, limit }
     }
 
@@ -152,7 +153,7 @@ impl Source for FakeSource {
         self.let_go(claims).await;
     }
 
-    async fn close(&mut self) {
+    async fn close(&mut self, _patience: Duration) {
         let claims = lock(&self.host.world).claims_of(self.host.member, |standing| standing != Standing::Gone);
         self.let_go(claims).await;
     }
@@ -192,7 +193,9 @@ impl Reader for FakeReader {
         self.host.call(Call::Read, self.at, 0).await;
         let (offsets, end) = {
             let mut world = lock(&self.host.world);
-            let most = world.random.usize(1..=self.limit);
+            // In the end there is a backlog, and windows that are large enough for a chosen row to have neighbours.
+            let most = if world.calm { LARGEST_WINDOW.max(self.limit) } else { self.limit };
+            let most = world.random.usize(1..=most);
             // A paused partition is not fetched, and neither is one that is being taken (S50).
             let open = world.claims[self.claim].standing == Standing::Held && !world.claims[self.claim].paused;
             let log = &world.logs[self.at];

@@ -127,8 +127,8 @@ pub async fn assemble(loaded: &Loaded, feed: &Feed, counters: Arc<Counters>) -> 
     let window = Limits {
         records: window.max_records,
         bytes: window.max_bytes,
-        total_records: window.max_total_records,
-        total_bytes: window.max_total_bytes,
+        memory: config.memory.budget(),
+        partitions: topics.iter().map(|(_, count)| usize::try_from(*count).unwrap_or(0)).sum(),
     };
     let opened = async {
         collector.ready().await.map_err(CallError::into_fault)?;
@@ -153,7 +153,8 @@ pub async fn assemble(loaded: &Loaded, feed: &Feed, counters: Arc<Counters>) -> 
     let collector_name = config.collect.as_ref().map_or_else(String::new, |options| {
         options.component.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default()
     });
-    Ok(Assembly { parts: Parts { sinks, collector, collector_name, dlq, settings, counters }, source, topics })
+    let memory = source.memory();
+    Ok(Assembly { parts: Parts { sinks, collector, collector_name, dlq, settings, counters, memory }, source, topics })
 }
 
 /// A Kafka sink as configured.

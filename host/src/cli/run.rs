@@ -8,6 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::Exit;
 use super::assemble::{Assembly, Feed, NotStarted, assemble};
+use super::log;
 use super::moment::Moment;
 use super::render;
 use super::render::live;
@@ -146,6 +147,7 @@ pub fn stop_signal(stopped: Arc<AtomicU8>) -> Result<impl Future<Output = ()> + 
         tracing::info!("stopping: what is under way is settled and committed first");
         tokio::spawn(async move {
             interrupt.recv().await;
+            log::flush();
             std::process::exit(KILLED);
         });
     })

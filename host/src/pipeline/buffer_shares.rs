@@ -45,10 +45,13 @@ impl BufferShares {
         self.lock().entry((sink, limit.instance)).or_default().insert(partition.clone(), bytes);
     }
 
-    /// Most bytes of one call.
+    /// Most bytes of one call. At most half of what is left, because partitions that joined when there were fewer may have taken
+    /// more than a share is now.
     pub fn call_bytes(&self, sink: usize, limit: BufferLimit) -> u64 {
-        let partitions = self.lock().get(&(sink, limit.instance)).map_or(1, BTreeMap::len).max(1);
-        (limit.max_bytes / 2 / partitions as u64).max(1)
+        let instances = self.lock();
+        let held = instances.get(&(sink, limit.instance));
+        let (partitions, total) = held.map_or((1, 0), |held| (held.len().max(1), held.values().sum()));
+        (limit.max_bytes / 2 / partitions as u64).min(limit.max_bytes.saturating_sub(total) / 2).max(1)
     }
 
     /// Whether a call of so many bytes would take the instance beyond what its partitions share.
@@ -94,12 +97,13 @@ mod tests {
             adds in proptest::collection::vec((0i32..70, 1u64..2_000), 1..400),
         ) {
             let (shares, limit) = (BufferShares::default(), BufferLimit { instance: 0, max_bytes: 16_000 });
-            for number in 0..partitions {
-                shares.join(0, limit, &partition(number));
-            }
             let mut held = BTreeMap::new();
             for (number, bytes) in adds {
                 let number = number % partitions;
+                // Partitions join one after the other.
+                if !held.contains_key(&number) {
+                    shares.join(0, limit, &partition(number));
+                }
                 let call = bytes.min(shares.call_bytes(0, limit));
                 let own = held.entry(number).or_insert(0);
                 if *own > 0 && shares.is_full(0, limit, call) {

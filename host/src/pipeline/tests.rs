@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use super::shared::{Settings, Shared, SinkSlot, Stop};
 use crate::checkpoint::Abort;
 use crate::clock::{Clock, Millis, VirtualClock};
 use crate::collect::{Collect, Collected, DeliveryError, Passthrough};
+use crate::memory::Account;
 use crate::model::{Action, Answer, Batch, CallError, Failure, FailureKind, Fault, SinkKind, TopicPartition};
 use crate::sink::{Description, Sink};
 use crate::telemetry::SinkCounters;
@@ -28,6 +29,7 @@ mod collect;
 mod isolate;
 mod on_error;
 mod policy;
+mod shutdown;
 mod window;
 
 /// How a row breaks a call.
@@ -193,12 +195,17 @@ fn shared(given: Given) -> (Shared<VirtualClock>, Arc<Scripted>, Arc<Letters>) {
         settings: Settings { executor, ..Settings::default() },
         clock,
         counters: Arc::default(),
-        buffered_bytes: AtomicU64::new(0),
+        memory: Account::new(u64::MAX),
         buffers: BufferShares::default(),
         collected: AtomicBool::new(false),
         unforgotten: Mutex::default(),
     };
     (shared, sink, letters)
+}
+
+/// What a pipeline with one sink that takes everything shares.
+pub(super) fn shared_for_tests() -> Shared<VirtualClock> {
+    shared(Given::answers(Vec::new())).0
 }
 
 /// Gives the window to the sink.

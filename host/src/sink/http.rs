@@ -59,6 +59,7 @@ use super::json::{self, Row};
 use super::suspects::Suspects;
 use super::tls::Tls;
 use super::{Description, OnTombstone, Sink};
+use crate::blocking::compute;
 use crate::model::{Answer, Batch, CallError, Failure, Fault, TopicPartition};
 
 mod address;
@@ -229,6 +230,34 @@ impl HttpSink {
         }
         undelivered
     }
+
+    /// The rows of each key, in their order, and the rows that are refused.
+    fn lanes(&self, batch: &Batch) -> (Vec<Vec<usize>>, Vec<Failure>) {
+        let mut failures = Vec::new();
+        let mut lanes: Vec<Vec<usize>> = Vec::new();
+        let mut lane_of: HashMap<&[u8], usize> = HashMap::new();
+        for (row, record) in batch.rows().enumerate() {
+            match json::row(record.value, self.on_tombstone) {
+                Ok(Row::Write(_)) => {}
+                Ok(Row::Skip) => continue,
+                Ok(Row::Delete) => {
+                    failures
+                        .push(Failure::reject(index(row), "the value is null, and an endpoint has no keys to delete"));
+                    continue;
+                }
+                Err(reason) => {
+                    failures.push(Failure::reject(index(row), reason));
+                    continue;
+                }
+            }
+            let lane = record.key.map_or(lanes.len(), |key| *lane_of.entry(key).or_insert(lanes.len()));
+            match lanes.get_mut(lane) {
+                Some(rows) => rows.push(row),
+                None => lanes.push(vec![row]),
+            }
+        }
+        (lanes, failures)
+    }
 }
 
 /// What the rows of a call have to know of each other.
@@ -293,29 +322,7 @@ impl Sink for HttpSink {
     }
 
     async fn deliver(&self, batch: &Arc<Batch>) -> Answer {
-        let mut failures = Vec::new();
-        let mut lanes: Vec<Vec<usize>> = Vec::new();
-        let mut lane_of: HashMap<&[u8], usize> = HashMap::new();
-        for (row, record) in batch.rows().enumerate() {
-            match json::row(record.value, self.on_tombstone) {
-                Ok(Row::Write(_)) => {}
-                Ok(Row::Skip) => continue,
-                Ok(Row::Delete) => {
-                    failures
-                        .push(Failure::reject(index(row), "the value is null, and an endpoint has no keys to delete"));
-                    continue;
-                }
-                Err(reason) => {
-                    failures.push(Failure::reject(index(row), reason));
-                    continue;
-                }
-            }
-            let lane = record.key.map_or(lanes.len(), |key| *lane_of.entry(key).or_insert(lanes.len()));
-            match lanes.get_mut(lane) {
-                Some(rows) => rows.push(row),
-                None => lanes.push(vec![row]),
-            }
-        }
+        let (lanes, mut failures) = compute(batch.size_bytes(), || self.lanes(batch));
         let call = Call::default();
         let sending: Vec<_> = lanes.into_iter().map(|rows| self.send_in_order(batch, rows, &call)).collect();
         let mut sending = stream::iter(sending).buffer_unordered(self.concurrency);

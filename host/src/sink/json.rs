@@ -58,7 +58,7 @@ pub(super) fn object(document: &str) -> Result<Fields<'_>, String> {
 }
 
 /// The message alone: line and column of a single line help nobody.
-fn without_place(error: &serde_json::Error) -> String {
+pub(super) fn without_place(error: &serde_json::Error) -> String {
     let text = error.to_string();
     text.rsplit_once(" at line ").map_or(text.clone(), |(message, _)| message.to_owned())
 }
@@ -82,7 +82,7 @@ impl<'v> Visitor<'v> for InOrder {
 }
 
 /// Reads a name without copying it where it holds no escape.
-struct Name;
+pub(super) struct Name;
 
 impl<'v> DeserializeSeed<'v> for Name {
     type Value = Cow<'v, str>;

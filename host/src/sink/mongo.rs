@@ -55,6 +55,7 @@ use tokio::sync::RwLock;
 use super::suspects::Suspects;
 use super::tls::Tls;
 use super::{Description, OnTombstone, Sink, json};
+use crate::blocking::compute;
 use crate::model::{Answer, Batch, CallError, Failure, Fault, Record, TopicPartition};
 
 mod address;
@@ -282,7 +283,7 @@ impl Sink for MongoSink {
         let Some(client) = self.client.read().await.clone() else {
             return Err(CallError::Fatal(Fault::host(format!("`{}` is not connected", self.address.place()))));
         };
-        let (inserts, keyed, mut failures) = self.sort(batch);
+        let (inserts, keyed, mut failures) = compute(batch.size_bytes(), || self.sort(batch));
         let database = client.database(self.address.database());
         let written = async {
             let mut outcome = insert::all(&self.address, &database, inserts).await?;

@@ -61,6 +61,7 @@ use sqlx::{Connection as _, PgConnection};
 use super::suspects::Suspects;
 use super::tls::Tls;
 use super::{Description, OnTombstone, Query, Sink};
+use crate::blocking::compute;
 use crate::model::{Answer, Batch, CallError, FailureKind, Fault, TopicPartition};
 
 mod connect;
@@ -333,7 +334,8 @@ impl Sink for PostgresSink {
                 self.name
             ))));
         };
-        let (rows, mut failures) = rows::read(batch, &self.options, &self.option("table"));
+        let bytes = batch.size_bytes();
+        let (rows, mut failures) = compute(bytes, || rows::read(batch, &self.options, &self.option("table")));
         if rows.is_empty() {
             return Ok(failures);
         }
@@ -343,7 +345,7 @@ impl Sink for PostgresSink {
         let is_to_blame = |row: u32, written| self.suspects.is_to_blame(batch, row as usize, written);
         let mut anew = false;
         loop {
-            let (statements, refused) = plan::plan(&rows, &tables, &self.options);
+            let (statements, refused) = compute(bytes, || plan::plan(&rows, &tables, &self.options));
             // What is remembered of a table may be over: a new column is no reason to refuse a row.
             if !refused.is_empty() && !anew {
                 anew = true;

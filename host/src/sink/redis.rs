@@ -38,6 +38,7 @@ use serde::Deserialize;
 use super::suspects::Suspects;
 use super::tls::Tls;
 use super::{Description, OnTombstone, Sink, TOO_LARGE, json};
+use crate::blocking::compute;
 use crate::model::{Answer, Batch, CallError, Failure, Fault, Record, TopicPartition};
 
 mod link;
@@ -137,6 +138,22 @@ impl RedisSink {
         }
     }
 
+    /// The rows' commands in groups, and the rows that there is none for.
+    fn commands(&self, batch: &Batch) -> (Groups, Vec<Failure>) {
+        let (mut groups, mut failures) = (Groups::default(), Vec::new());
+        for (index, row) in (0u32..).zip(batch.rows()) {
+            match self.command(&row) {
+                Ok(Some(command)) => {
+                    let largest = row.key.map_or(0, <[u8]>::len).max(row.value.map_or(0, <[u8]>::len));
+                    groups.push(index, command, largest + self.key_prefix.len() > ALWAYS_TAKEN);
+                }
+                Ok(None) => {}
+                Err(reason) => failures.push(Failure::reject(index, reason)),
+            }
+        }
+        (groups, failures)
+    }
+
     /// The row's command; `None` where there is nothing to do.
     fn command(&self, row: &Record<'_>) -> Result<Option<Cmd>, String> {
         let value = json::row(row.value, self.on_tombstone)?;
@@ -221,18 +238,7 @@ impl Sink for RedisSink {
 
     async fn deliver(&self, batch: &Arc<Batch>) -> Answer {
         self.link.ready()?;
-        let mut failures = Vec::new();
-        let mut groups = Groups::default();
-        for (index, row) in (0u32..).zip(batch.rows()) {
-            match self.command(&row) {
-                Ok(Some(command)) => {
-                    let largest = row.key.map_or(0, <[u8]>::len).max(row.value.map_or(0, <[u8]>::len));
-                    groups.push(index, command, largest + self.key_prefix.len() > ALWAYS_TAKEN);
-                }
-                Ok(None) => {}
-                Err(reason) => failures.push(Failure::reject(index, reason)),
-            }
-        }
+        let (groups, mut failures) = compute(batch.size_bytes(), || self.commands(batch));
         let (mut refused, mut written) = (Vec::new(), false);
         for group in groups.groups {
             match self.send(&group).await? {

@@ -12,12 +12,12 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Event, Source};
+use crate::memory::{Account, Budget};
 use crate::model::{Fault, TopicPartition};
 
 mod commit;
 mod config;
 mod context;
-mod gauge;
 mod headers;
 mod inquiry;
 mod lane;
@@ -146,10 +146,10 @@ pub struct Limits {
     pub records: usize,
     /// Most bytes of keys, values and headers; a single larger record still makes a window of its own.
     pub bytes: usize,
-    /// Records of all partitions' windows that may be read and not done with, before those over their share wait (S38).
-    pub total_records: usize,
-    /// The same in bytes.
-    pub total_bytes: usize,
+    /// What records may take in memory, over all partitions (S15).
+    pub memory: Budget,
+    /// How many partitions the topics have: what is fetched ahead is divided by it.
+    pub partitions: usize,
 }
 
 /// Which part of the topics is read.
@@ -166,6 +166,7 @@ pub struct KafkaSource {
     commands: mpsc::Sender<Command>,
     events: mpsc::Receiver<Event<KafkaReader>>,
     bell: Arc<Bell>,
+    memory: Arc<Account>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -183,12 +184,17 @@ impl KafkaSource {
     /// # Errors
     /// When an option cannot be used.
     pub fn over(options: &Options, limits: Limits, span: Span) -> Result<Self, Fault> {
-        let config::Consumer { client, first } = config::consumer(options)?;
+        let config::Consumer { client, first } = config::consumer(options, limits.memory.prefetch(limits.partitions))?;
         let bell = Arc::new(Bell::default());
         let mut consumer: BaseConsumer<Context> = client
             .create_with_context(Context::default())
             .map_err(|error| Fault::config("the Kafka consumer cannot be created").because(error))?;
         consumer.set_nonempty_callback({
+            let bell = Arc::clone(&bell);
+            move || bell.ring()
+        });
+        let memory = Account::new(limits.memory.record_bytes);
+        memory.on_relief({
             let bell = Arc::clone(&bell);
             move || bell.ring()
         });
@@ -203,13 +209,18 @@ impl KafkaSource {
             read_committed: config::reads_committed(&client),
             witness: Arc::new(Witness::new(client)),
         };
-        let poller =
-            Poller::new(Arc::new(consumer), settings, Arc::clone(&bell), (commands.downgrade(), orders), reports)?;
+        let shared = (Arc::clone(&memory), Arc::clone(&bell));
+        let poller = Poller::new(Arc::new(consumer), settings, shared, (commands.downgrade(), orders), reports)?;
         let thread = std::thread::Builder::new()
             .name("kafka-poll".into())
             .spawn(move || poller.run())
             .map_err(|error| Fault::host("the thread that polls Kafka cannot be started").because(error))?;
-        Ok(Self { commands, events, bell, thread: Some(thread) })
+        Ok(Self { commands, events, bell, memory, thread: Some(thread) })
+    }
+
+    /// What records take in memory.
+    pub fn memory(&self) -> Arc<Account> {
+        Arc::clone(&self.memory)
     }
 
     async fn order(&self, command: Command) {
@@ -236,11 +247,11 @@ impl Source for KafkaSource {
         let _ = released.await;
     }
 
-    async fn close(&mut self) {
+    async fn close(&mut self, patience: Duration) {
         let Some(thread) = self.thread.take() else { return };
         self.order(Command::Close).await;
         let joined = tokio::task::spawn_blocking(move || thread.join());
-        if tokio::time::timeout(CLOSE_PATIENCE * 2, joined).await.is_err() {
+        if tokio::time::timeout(patience, joined).await.is_err() {
             tracing::warn!("the Kafka consumer did not close in time and is left to the end of the process");
         }
     }

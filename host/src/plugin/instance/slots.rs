@@ -13,6 +13,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard, Semaphore};
 
 use super::meter::{Abandon, AbandonOnDrop};
 use super::{Guest, Live, Plan, Stop};
+use crate::blocking::BlockingPool;
 use crate::model::{CallError, Fault, Offset, Owner, TopicPartition};
 
 /// The wait before an instance takes the place of one that was stopped in a call. It does not grow, because finding a
@@ -22,6 +23,9 @@ const REPLACING_WAIT: Duration = Duration::from_millis(5);
 /// The wait after an instance could not be made or did not get ready, and how long it may grow while that goes on.
 const SHORTEST_WAIT: Duration = Duration::from_millis(10);
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
+
+/// Calls that a slot may have under way: one on its instance, and one on a fresh instance.
+const CALLS_PER_SLOT: usize = 2;
 
 /// What is remembered of a topic-partition's rows inside an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,19 +85,35 @@ pub(crate) struct Slots<G: Guest> {
     pub(crate) plan: Arc<Plan>,
     pub(crate) described: G::Described,
     slots: Vec<Arc<Mutex<Slot<G>>>>,
+    threads: BlockingPool,
     /// Instances are asked to get ready before their first record: from the first time that this was asked for.
     preparing: AtomicBool,
     probes: Semaphore,
 }
 
 impl<G: Guest> Slots<G> {
-    /// Makes every slot's instance and calls `setup` on each (S66).
+    /// Makes every slot's instance and calls `setup` on each (S66). Where the configuration leaves their number out, a plugin that
+    /// refuses to be one of several is made one (S129).
     pub(crate) async fn start(plan: Plan) -> Result<Self, Fault> {
         plan.artifact.contract().require(G::ROLE, &plan.who.place, &plan.artifact.summary().path)?;
         let plan = Arc::new(plan);
+        match Self::make(Arc::clone(&plan)).await {
+            Err(fault) if plan.who.limits.is_automatic() && plan.slots > 1 && fault.owner == Owner::Config => {
+                let alone = Self::make(Arc::new(plan.with_one_slot())).await;
+                if alone.is_ok() {
+                    tracing::info!(plugin = plan.who.label, reason = %fault, "one instance: it refuses to be one of several");
+                }
+                alone
+            }
+            made => made,
+        }
+    }
+
+    async fn make(plan: Arc<Plan>) -> Result<Self, Fault> {
+        let threads = threads(&plan);
         let (mut slots, mut described) = (Vec::new(), None);
         for number in 0..plan.slots {
-            let mut live = build::<G>(&plan, number).await?;
+            let mut live = build::<G>(&threads, &plan, number).await?;
             live.generation = 1;
             if described.get_or_insert_with(|| live.described.clone()) != &live.described {
                 return Err(differs(&plan));
@@ -108,7 +128,7 @@ impl<G: Guest> Slots<G> {
         }
         let described = described.ok_or_else(|| Fault::host(format!("`{}` has no instance", plan.who.label)))?;
         let probes = Semaphore::new(slots.len());
-        Ok(Self { plan, described, slots, preparing: AtomicBool::new(false), probes })
+        Ok(Self { plan, described, slots, threads, preparing: AtomicBool::new(false), probes })
     }
 
     /// Gets every instance ready for its first record; those that replace one later get ready by themselves (S66a).
@@ -141,7 +161,7 @@ impl<G: Guest> Slots<G> {
         let permit = self.probes.acquire().await;
         let (plan, preparing) = (Arc::clone(&self.plan), self.preparing.load(Ordering::Acquire));
         let number = u32::try_from(self.slot_of(source)).unwrap_or(0);
-        let answer = blocking(&self.plan, move |abandon| async move {
+        let answer = blocking(&self.threads, &self.plan, move |abandon| async move {
             let mut live: Live<G> = plan.build(number, &abandon).await.map_err(not_built)?;
             if preparing {
                 live.prepare(&abandon).await?;
@@ -195,7 +215,7 @@ impl<G: Guest> Slots<G> {
         }
         let preparing = self.preparing.load(Ordering::Acquire);
         let (plan, described) = (Arc::clone(&self.plan), self.described.clone());
-        blocking(&self.plan, move |abandon| async move {
+        blocking(&self.threads, &self.plan, move |abandon| async move {
             let mut live = take_or_build(&mut slot, &plan, &described, &abandon).await?;
             if preparing && !live.prepared {
                 if let Err(error) = live.prepare(&abandon).await {
@@ -273,18 +293,25 @@ fn differs(plan: &Plan) -> Fault {
         .hint("`setup` must answer the same to the same options")
 }
 
-async fn build<G: Guest>(plan: &Arc<Plan>, number: u32) -> Result<Live<G>, Fault> {
+/// The threads of one plugin's calls: a call on every instance and on every fresh one beside it. They are the plugin's own, so
+/// that guests that wait, however many, keep no thread from commits, from files or from another plugin.
+fn threads(plan: &Plan) -> BlockingPool {
+    BlockingPool::new(&plan.who.label, plan.slots as usize * CALLS_PER_SLOT)
+}
+
+async fn build<G: Guest>(threads: &BlockingPool, plan: &Arc<Plan>, number: u32) -> Result<Live<G>, Fault> {
     let (made, label) = (Arc::clone(plan), &plan.who.label);
     let handle = Handle::current();
     let abandon = Arc::new(Abandon::default());
     let _gives_up = AbandonOnDrop(Arc::clone(&abandon));
-    tokio::task::spawn_blocking(move || handle.block_on(made.build(number, &abandon)))
+    threads
+        .spawn(move || handle.block_on(made.build(number, &abandon)))
         .await
         .unwrap_or_else(|error| Err(Fault::host(format!("an instance of `{label}` could not be made")).because(error)))
 }
 
 /// Runs guest code on a thread that may be kept busy, so that no guest ever holds up an async worker.
-async fn blocking<T, W, F>(plan: &Plan, work: W) -> Result<T, CallError>
+async fn blocking<T, W, F>(threads: &BlockingPool, plan: &Plan, work: W) -> Result<T, CallError>
 where
     T: Send + 'static,
     W: FnOnce(Arc<Abandon>) -> F + Send + 'static,
@@ -299,7 +326,7 @@ where
         }
         handle.block_on(work(abandon))
     };
-    tokio::task::spawn_blocking(run).await.unwrap_or_else(|error| {
+    threads.spawn(run).await.unwrap_or_else(|error| {
         // The thread panicked, and its instance went with it.
         Err(CallError::Trap(Fault::host(format!("a call of `{}` did not end", plan.who.label)).because(error)))
     })

@@ -1,21 +1,16 @@
 //! Where requests may go: not to the services from which a cloud's machines learn their own secrets (S113).
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use reqwest::Url;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
+use crate::address::is_metadata;
 use crate::model::Fault;
 
 /// Names of metadata services. Other names of theirs are caught by what they resolve to.
 const METADATA_NAMES: [&str; 4] =
     ["metadata.google.internal", "metadata.goog", "instance-data", "instance-data.ec2.internal"];
-/// Alibaba's metadata service, the one that is not link-local.
-const ALIBABA: Ipv4Addr = Ipv4Addr::new(100, 100, 100, 200);
-/// The first two groups of the addresses under which Amazon's metadata services answer.
-const AMAZON: [u16; 2] = [0xfd00, 0x0ec2];
-/// The groups before an IPv4 address that is reached through a translator.
-const TRANSLATED: [u16; 6] = [0x64, 0xff9b, 0, 0, 0, 0];
 
 /// Reads the endpoint's address. `place` is where the sink stands in the configuration.
 ///
@@ -43,25 +38,6 @@ pub(super) fn parse(place: &str, url: &str) -> Result<Url, Fault> {
 /// The endpoint without what may be secret: user, password, path and query. (Of many services the path is the key.)
 pub(super) fn shown(url: &Url) -> String {
     url.origin().ascii_serialization()
-}
-
-/// Whether a metadata service may answer under this address. Everything link-local counts: they live there.
-fn is_metadata(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => address.is_link_local() || address == ALIBABA,
-        IpAddr::V6(address) => {
-            let groups = address.segments();
-            address.is_unicast_link_local()
-                || groups.starts_with(&AMAZON)
-                || inner(address).is_some_and(|inner| is_metadata(IpAddr::V4(inner)))
-        }
-    }
-}
-
-/// The IPv4 address that an IPv6 address stands for, if it does.
-fn inner(address: Ipv6Addr) -> Option<Ipv4Addr> {
-    let [.., a, b, c, d] = address.octets();
-    address.to_ipv4().or_else(|| address.segments().starts_with(&TRANSLATED).then(|| Ipv4Addr::new(a, b, c, d)))
 }
 
 /// The system's names, without the addresses of metadata services. Asked for every connection, so a name that changes its
@@ -118,6 +94,10 @@ mod tests {
             "[::ffff:a9fe:a9fe]",
             "[::169.254.169.254]",
             "[64:ff9b::169.254.169.254]",
+            "[2002:a9fe:a9fe::1]",
+            "168.63.129.16",
+            "192.0.0.192",
+            "[fd20:ce::254]",
             "user:password@169.254.169.254:80",
         ] {
             let fault = parse("sinks.http.x", &format!("http://{host}/latest")).unwrap_err();

@@ -1,21 +1,34 @@
 //! JSON to BSON.
 
-use mongodb::bson::{Bson, Document, RawDocumentBuf};
-use serde_json::value::RawValue;
+use std::borrow::Cow;
+use std::fmt;
 
-use crate::sink::{TOO_LARGE, json};
+use mongodb::bson::{Bson, Document, RawDocumentBuf};
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+
+use crate::sink::TOO_LARGE;
+use crate::sink::json::{Name, without_place};
 
 /// How many levels a document may have, as the server has it.
 const MAX_DEPTH: usize = 100;
 /// What the server takes at most, in bytes.
 const MAX_BYTES: usize = 16 << 20;
 
-/// Reads an object; its `_id` comes first, where the server puts it too.
+/// Reads an object; its `_id` comes first, where the server puts it too. No name may stand twice in one object, at any depth:
+/// which of the two values is meant nobody could tell.
 ///
 /// # Errors
 /// Why the row is refused, in words.
 pub(super) fn from_json(text: &str) -> Result<Document, String> {
-    let mut document = object(text, 1)?;
+    if !text.trim_start().starts_with('{') {
+        return Err("the value is no JSON object".into());
+    }
+    let mut reader = serde_json::Deserializer::from_str(text);
+    let mut document = match (Value { field: "", depth: 0, text }).deserialize(&mut reader) {
+        Ok(Bson::Document(document)) => document,
+        Ok(_) => return Err("the value is no JSON object".into()),
+        Err(error) => return Err(without_place(&error)),
+    };
     if let Some(id) = document.remove("_id") {
         let rest = std::mem::take(&mut document);
         document.insert("_id", id);
@@ -49,51 +62,107 @@ pub(super) fn name(name: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn object(text: &str, depth: usize) -> Result<Document, String> {
-    if depth > MAX_DEPTH {
-        return Err(format!("the value has more than {MAX_DEPTH} levels"));
-    }
-    let mut document = Document::new();
-    for (field, value) in json::object(text)? {
-        name(&field)?;
-        let value = bson(value.get(), depth).map_err(|reason| reason.of(&field))?;
-        document.insert(field.into_owned(), value);
-    }
-    Ok(document)
+/// Reads any value in one pass over the text. `field` is the name that a refusal says.
+#[derive(Clone, Copy)]
+struct Value<'a> {
+    field: &'a str,
+    /// Levels above the value.
+    depth: usize,
+    /// The whole text.
+    text: &'a str,
 }
 
-/// Why a value is refused: said by itself, or still to be said with the name of its field.
-enum Reason {
-    Said(String),
-    Nameless(&'static str),
-}
-
-impl Reason {
-    fn of(self, field: &str) -> String {
-        match self {
-            Self::Said(reason) => reason,
-            Self::Nameless(what) => format!("field `{field}` {what}"),
+impl Value<'_> {
+    /// One level deeper.
+    fn inside<E: Error>(self) -> Result<Self, E> {
+        if self.depth == MAX_DEPTH {
+            return Err(E::custom(format_args!("the value has more than {MAX_DEPTH} levels")));
         }
+        Ok(Self { depth: self.depth + 1, ..self })
+    }
+
+    fn refused<E: Error>(self, what: &str) -> E {
+        E::custom(format_args!("field `{}` {what}", self.field))
+    }
+
+    /// serde_json gives a number that does not fit 64 bits as an object whose only name is the library's own text. A name that stands in the document is
+    /// not taken for it, whatever it says.
+    fn is_number(self, name: &Cow<'_, str>) -> bool {
+        matches!(name, Cow::Borrowed(name) if !self.text.as_bytes().as_ptr_range().contains(&name.as_ptr()))
     }
 }
 
-fn bson(text: &str, depth: usize) -> Result<Bson, Reason> {
-    match text.as_bytes().first() {
-        Some(b'{') => object(text, depth + 1).map(Bson::Document).map_err(Reason::Said),
-        Some(b'[') => {
-            if depth + 1 > MAX_DEPTH {
-                return Err(Reason::Said(format!("the value has more than {MAX_DEPTH} levels")));
+impl<'v> DeserializeSeed<'v> for Value<'_> {
+    type Value = Bson;
+
+    fn deserialize<D: Deserializer<'v>>(self, deserializer: D) -> Result<Bson, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'v> Visitor<'v> for Value<'_> {
+    type Value = Bson;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Bson, E> {
+        Ok(Bson::Boolean(value))
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Bson, E> {
+        Ok(whole(number))
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<Bson, E> {
+        i64::try_from(number).map(whole).map_err(|_| self.refused(TOO_WHOLE))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Bson, E> {
+        Ok(Bson::String(text.to_owned()))
+    }
+
+    fn visit_unit<E>(self) -> Result<Bson, E> {
+        Ok(Bson::Null)
+    }
+
+    fn visit_seq<A: SeqAccess<'v>>(self, mut items: A) -> Result<Bson, A::Error> {
+        let inside = self.inside()?;
+        let mut array = Vec::new();
+        while let Some(item) = items.next_element_seed(inside)? {
+            array.push(item);
+        }
+        Ok(Bson::Array(array))
+    }
+
+    fn visit_map<A: MapAccess<'v>>(self, mut map: A) -> Result<Bson, A::Error> {
+        let mut document = Document::new();
+        let Some(mut name) = map.next_key_seed(Name)? else { return self.inside().map(|_| Bson::Document(document)) };
+        if self.is_number(&name) {
+            return number(&map.next_value::<String>()?).map_err(|what| self.refused(what));
+        }
+        let inside = self.inside()?;
+        loop {
+            if document.contains_key(&*name) {
+                return Err(A::Error::custom(format_args!("the value has `{name}` twice in one object")));
             }
-            let items: Vec<&RawValue> =
-                serde_json::from_str(text).map_err(|_| Reason::Nameless("is not valid JSON"))?;
-            items.into_iter().map(|item| bson(item.get(), depth + 1)).collect::<Result<Vec<_>, _>>().map(Bson::Array)
+            self::name(&name).map_err(A::Error::custom)?;
+            let value = map.next_value_seed(Value { field: &name, ..inside })?;
+            document.insert(name, value);
+            name = match map.next_key_seed(Name)? {
+                Some(next) => next,
+                None => return Ok(Bson::Document(document)),
+            };
         }
-        Some(b'"') => serde_json::from_str(text).map(Bson::String).map_err(|_| Reason::Nameless("is no text")),
-        Some(b't') => Ok(Bson::Boolean(true)),
-        Some(b'f') => Ok(Bson::Boolean(false)),
-        Some(b'n') => Ok(Bson::Null),
-        _ => number(text).map_err(Reason::Nameless),
     }
+}
+
+/// Why a whole number is refused.
+const TOO_WHOLE: &str = "is a whole number past 64 bits; send it as a string";
+
+fn whole(number: i64) -> Bson {
+    i32::try_from(number).map_or(Bson::Int64(number), Bson::Int32)
 }
 
 fn number(text: &str) -> Result<Bson, &'static str> {
@@ -104,8 +173,8 @@ fn number(text: &str) -> Result<Bson, &'static str> {
         };
     }
     match text.parse::<i64>() {
-        Ok(number) => Ok(i32::try_from(number).map_or(Bson::Int64(number), Bson::Int32)),
-        Err(_) => Err("is a whole number past 64 bits; send it as a string"),
+        Ok(number) => Ok(whole(number)),
+        Err(_) => Err(TOO_WHOLE),
     }
 }
 
@@ -114,8 +183,118 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
 
     use mongodb::bson::doc;
+    use proptest::prelude::*;
+    use serde_json::value::RawValue;
 
     use super::*;
+    use crate::sink::json;
+
+    /// The rules once more, one level at a time and with each level's text read again: slow, and too simple to be wrong.
+    fn by_level(text: &str, field: &str, depth: usize) -> Result<Bson, String> {
+        let too_deep = || format!("the value has more than {MAX_DEPTH} levels");
+        match text.trim_start().as_bytes()[0] {
+            b'{' if depth > MAX_DEPTH => Err(too_deep()),
+            b'{' => {
+                let mut document = Document::new();
+                for (field, value) in json::object(text)? {
+                    name(&field)?;
+                    let value = by_level(value.get(), &field, depth + 1)?;
+                    document.insert(field, value);
+                }
+                Ok(Bson::Document(document))
+            }
+            b'[' if depth > MAX_DEPTH => Err(too_deep()),
+            b'[' => {
+                let items: Vec<&RawValue> = serde_json::from_str(text).unwrap();
+                items
+                    .iter()
+                    .map(|item| by_level(item.get(), field, depth + 1))
+                    .collect::<Result<_, _>>()
+                    .map(Bson::Array)
+            }
+            b'"' => serde_json::from_str(text).map(Bson::String).map_err(|error| error.to_string()),
+            b't' | b'f' => Ok(Bson::Boolean(text == "true")),
+            b'n' => Ok(Bson::Null),
+            _ => number(text).map_err(|what| format!("field `{field}` {what}")),
+        }
+    }
+
+    fn scalar() -> impl Strategy<Value = String> {
+        const ODD: &[&str] = &[
+            "0",
+            "-0",
+            "1",
+            "2147483648",
+            "9223372036854775808",
+            "1e400",
+            "1.5",
+            "1E3",
+            "-2.5e-3",
+            "true",
+            "false",
+            "null",
+            r#""\ud83d\ude00""#,
+            r#""\ud800""#,
+            r#""$serde_json::private::Number""#,
+            r#""\u0000""#,
+        ];
+        prop_oneof![
+            proptest::sample::select(ODD).prop_map(str::to_owned),
+            "[a-z ]{0,4}".prop_map(|text| format!("\"{text}\""))
+        ]
+    }
+
+    fn any_value() -> impl Strategy<Value = String> {
+        const NAMES: &[&str] =
+            &["a", "b", "\\u0061", "_id", "c d", "$x", "a.b", "", "$serde_json::private::Number", "\\u0000"];
+        let field = prop_oneof![9 => proptest::sample::select(&NAMES[..4]), 1 => proptest::sample::select(NAMES)];
+        scalar().prop_recursive(6, 48, 4, move |inner| {
+            let fields = proptest::collection::vec((field.clone(), inner.clone()), 0..4);
+            prop_oneof![
+                fields.prop_map(|fields| {
+                    let fields: Vec<_> = fields.iter().map(|(name, value)| format!("\"{name}\": {value}")).collect();
+                    format!("{{ {} }}", fields.join(" , "))
+                }),
+                proptest::collection::vec(inner, 0..4).prop_map(|items| format!("[ {} ]", items.join(","))),
+            ]
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// S110: one pass gives the document of the level-by-level rules, byte by byte, and refuses what they refuse.
+        #[test]
+        fn s110_one_pass_keeps_the_rules(value in any_value()) {
+            let text = format!("{{\"first\":{value},\"last\":1}}");
+            match (from_json(&text), by_level(&text, "", 1)) {
+                (Ok(read), Ok(Bson::Document(wanted))) => {
+                    prop_assert_eq!(raw(&read).unwrap().into_bytes(), raw(&wanted).unwrap().into_bytes());
+                }
+                (read, wanted) => prop_assert!(read.is_err() && wanted.is_err(), "{}: {:?}, {:?}", text, read, wanted),
+            }
+        }
+    }
+
+    /// S110: a large value at the deepest level, which a parser that reads each level's text again reads a hundred times.
+    #[test]
+    fn s110_a_large_value_at_the_deepest_level() {
+        let large = format!("\"{}\\u00e9\"", "x".repeat(4 << 20));
+        let nested = |levels: usize| format!("{}{large}{}", r#"{"a":"#.repeat(levels), "}".repeat(levels));
+        let bottom = |mut document: Document| {
+            let mut levels = 1;
+            loop {
+                match document.remove("a") {
+                    Some(Bson::Document(inner)) => (document, levels) = (inner, levels + 1),
+                    Some(Bson::String(text)) => return (levels, text.len()),
+                    other => panic!("{other:?}"),
+                }
+            }
+        };
+        let (deep, flat) = (nested(MAX_DEPTH), nested(1));
+        assert_eq!(bottom(from_json(&deep).unwrap()), (MAX_DEPTH, (4 << 20) + 2));
+        assert_eq!(bottom(from_json(&flat).unwrap()), (1, (4 << 20) + 2));
+    }
 
     #[test]
     fn every_type_has_its_own() {

@@ -1,6 +1,6 @@
 //! Storing one partition's offset (S12).
 
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, LazyLock, Weak};
 
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -9,8 +9,13 @@ use super::context::Context;
 use super::lane::{Shared, Standing};
 use super::offsets;
 use super::probe::refused;
+use crate::blocking::BlockingPool;
 use crate::model::{Fault, Offset, TopicPartition};
 use crate::source::CommitError;
+
+/// Commits under way at once; more wait for their turn, which is theirs alone: no other work takes these threads.
+const COMMIT_THREADS: usize = 64;
+static COMMITS: LazyLock<BlockingPool> = LazyLock::new(|| BlockingPool::new("commit", COMMIT_THREADS));
 
 /// One OffsetCommit for one partition: of a joint one librdkafka says that it succeeded unless every partition failed.
 /// It blocks a thread for as long as the broker takes, at most the session timeout. The broker would take an offset from
@@ -24,7 +29,7 @@ pub(super) async fn commit(
     // Moves into the blocking call: should this future be given up, the next commit still waits for that call's end (S16).
     let turn = Arc::clone(&shared.committing).lock_owned().await;
     let (place, shared, consumer) = (partition.clone(), Arc::clone(shared), Weak::clone(consumer));
-    let result = tokio::task::spawn_blocking(move || {
+    let result = COMMITS.spawn(move || {
         let _turn = turn;
         let gone = || CommitError::Stale(format!("{place} is no longer assigned"));
         if shared.standing() == Standing::Gone {

@@ -12,9 +12,9 @@ use tokio::sync::mpsc;
 
 use super::Limits;
 use super::context::Context;
-use super::gauge::{Amount, Gauge, Held, Load};
 use super::headers;
 use super::ready::Ready;
+use crate::memory::{Account, Share};
 use crate::model::{Batch, Fault, Offset, TopicPartition};
 use crate::source::Read;
 
@@ -104,8 +104,6 @@ impl Shared {
 pub(super) struct Handed {
     pub epoch: u64,
     pub read: Result<Read, Fault>,
-    /// Counts the window until its worker is done with it.
-    pub held: Option<Held>,
 }
 
 /// Why a lane was left.
@@ -135,7 +133,7 @@ impl Lane {
         partition: TopicPartition,
         (start, end): (Offset, Option<Offset>),
         limits: Limits,
-        gauge: Arc<Gauge>,
+        memory: Arc<Account>,
         ready: Arc<Ready>,
     ) -> (Self, mpsc::Receiver<Handed>) {
         let shared = Arc::new(Shared::new(partition.clone(), ready, start));
@@ -144,7 +142,7 @@ impl Lane {
             move || shared.touch()
         });
         let (windows, handed) = mpsc::channel(WINDOWS_AHEAD);
-        let window = Open::new(partition, (start, end), limits, gauge, windows);
+        let window = Open::new(partition, (start, end), limits, memory, windows);
         (Self { shared, window, moving: false, paused: false, queue }, handed)
     }
 
@@ -192,8 +190,10 @@ pub(super) struct Open {
     partition: TopicPartition,
     limits: Limits,
     windows: mpsc::Sender<Handed>,
-    gauge: Arc<Gauge>,
-    load: Arc<Load>,
+    memory: Arc<Account>,
+    share: Arc<Share>,
+    /// Most bytes of the window being built.
+    max_bytes: usize,
     batch: Option<Batch>,
     /// Rows and bytes of the last window: the next one is made as large at once.
     last_size: (usize, usize),
@@ -212,15 +212,16 @@ impl Open {
         partition: TopicPartition,
         (start, end): (Offset, Option<Offset>),
         limits: Limits,
-        gauge: Arc<Gauge>,
+        memory: Arc<Account>,
         windows: mpsc::Sender<Handed>,
     ) -> Self {
         Self {
             partition,
             limits,
             windows,
-            gauge,
-            load: Arc::default(),
+            memory,
+            share: Arc::default(),
+            max_bytes: limits.bytes,
             batch: None,
             last_size: (0, 0),
             wanted: start,
@@ -244,8 +245,10 @@ impl Open {
         self.epoch = epoch;
     }
 
-    fn is_held_back(&self, partitions: usize) -> bool {
-        self.gauge.holds_back(&self.load, partitions)
+    /// Whether the partition has to wait because of what all records take, `partitions` sharing it.
+    fn is_held_back(&mut self, partitions: usize) -> bool {
+        self.max_bytes = self.limits.bytes.min(self.memory.window_bytes(partitions));
+        self.memory.holds_back(&self.share, partitions)
     }
 
     fn has_room(&self) -> bool {
@@ -255,7 +258,7 @@ impl Open {
     fn is_full(&self) -> bool {
         self.batch
             .as_ref()
-            .is_some_and(|batch| batch.len() >= self.limits.records || batch.size_bytes() >= self.limits.bytes)
+            .is_some_and(|batch| batch.len() >= self.limits.records || batch.size_bytes() >= self.max_bytes)
     }
 
     /// Adds a record; a window that it does not fit into is handed over first.
@@ -279,7 +282,7 @@ impl Open {
         let fits = self
             .batch
             .as_ref()
-            .is_none_or(|batch| batch.len() < self.limits.records && batch.size_bytes() + size <= self.limits.bytes);
+            .is_none_or(|batch| batch.len() < self.limits.records && batch.size_bytes() + size <= self.max_bytes);
         if !fits {
             self.hand_over();
         }
@@ -323,24 +326,18 @@ impl Open {
     }
 
     fn hand_over(&mut self) {
-        let Some(batch) = self.batch.take() else { return };
+        let Some(mut batch) = self.batch.take() else { return };
         if !self.has_room() {
             self.batch = Some(batch);
             return;
         }
         self.last_size = (batch.len(), batch.values.bytes().len());
+        batch.guard(self.memory.lease(Some(&self.share), batch.memory_bytes()));
         self.send(Ok(Read::Records(Arc::new(batch))));
     }
 
     fn send(&mut self, read: Result<Read, Fault>) -> bool {
-        let held = match &read {
-            Ok(Read::Records(batch)) => {
-                let amount = Amount { records: batch.len(), bytes: batch.size_bytes() };
-                Some(self.gauge.hold(&self.load, amount))
-            }
-            _ => None,
-        };
         // Refused when the reader is gone, or for a fault when two windows wait: it is found again after them.
-        self.windows.try_send(Handed { epoch: self.epoch, read, held }).is_ok()
+        self.windows.try_send(Handed { epoch: self.epoch, read }).is_ok()
     }
 }

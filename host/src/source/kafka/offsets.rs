@@ -163,7 +163,6 @@ pub(super) fn positions(consumer: &BaseConsumer<Context>, partitions: &[TopicPar
 
 /// The first offset that the broker had when it last sent anything of the partition, where it matters: then a jump over
 /// offsets below it is a loss, and any other is not (S52, S98). Asks nobody.
-#[allow(unsafe_code, reason = "the safe wrapper asks the broker every time")]
 pub(super) fn lowest(
     consumer: &BaseConsumer<Context>,
     on_gap: OnOffsetGap,
@@ -173,6 +172,15 @@ pub(super) fn lowest(
         // Reported as an error instead of being jumped over.
         return None;
     }
+    last_watermarks(consumer, partition).map(|(low, _)| low).filter(|low| *low >= 0)
+}
+
+/// Where the log began and ended when the broker last sent anything of the partition; negative where it has not yet. Asks nobody.
+#[allow(unsafe_code, reason = "the safe wrapper asks the broker every time")]
+pub(super) fn last_watermarks(
+    consumer: &BaseConsumer<Context>,
+    partition: &TopicPartition,
+) -> Option<(Offset, Offset)> {
     let name = CString::new(&*partition.topic).ok()?;
     let (mut low, mut high) = (-1, -1);
     let client = consumer.client().native_ptr();
@@ -186,7 +194,7 @@ pub(super) fn lowest(
             &raw mut high,
         )
     };
-    Some(low).filter(|low| found == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR && *low >= 0)
+    (found == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR).then_some((low, high))
 }
 
 /// A list without offsets.

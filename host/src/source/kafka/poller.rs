@@ -14,7 +14,6 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::config::First;
 use super::context::{Bell, Context, Rebalance};
-use super::gauge::{Amount, Gauge};
 use super::inquiry::Rules;
 use super::lane::{Filled, Lane, Standing};
 use super::offsets::{self, lowest};
@@ -25,6 +24,7 @@ use super::rewind::{Rewind, Tried};
 use super::witness::Witness;
 use super::{CLOSE_PATIENCE, Limits, OnOffsetGap};
 use crate::clock::{self, Instant};
+use crate::memory::Account;
 use crate::model::{Fault, Offset, TopicPartition};
 use crate::source::Event;
 
@@ -97,7 +97,7 @@ pub(super) struct Poller {
     ready: Arc<Ready>,
     /// What the library has been assigned: the lanes, and those that workers have let go and that are not answered for yet.
     assigned: BTreeSet<TopicPartition>,
-    gauge: Arc<Gauge>,
+    memory: Arc<Account>,
     openings: Openings,
     closing: Option<Closing>,
     releases: Vec<Release>,
@@ -122,7 +122,7 @@ impl Poller {
     pub(super) fn new(
         consumer: Arc<BaseConsumer<Context>>,
         settings: Settings,
-        bell: Arc<Bell>,
+        (memory, bell): (Arc<Account>, Arc<Bell>),
         (sender, commands): (mpsc::WeakSender<Command>, mpsc::Receiver<Command>),
         events: mpsc::Sender<Event<KafkaReader>>,
     ) -> Result<Self, Fault> {
@@ -138,11 +138,10 @@ impl Poller {
             read_committed: settings.read_committed,
         };
         let resolver = Resolver::start(Arc::clone(&consumer), rules, Arc::clone(&bell))?;
-        let high = Amount { records: settings.limits.total_records, bytes: settings.limits.total_bytes };
         Ok(Self {
             consumer,
             settings,
-            gauge: Arc::new(Gauge::new(high, Arc::clone(&bell))),
+            memory,
             sender,
             commands,
             events,
@@ -269,7 +268,7 @@ impl Poller {
 
     /// Moves what is fetched into windows, as far as workers have room. Who has waited longest is served first.
     fn fill(&mut self) {
-        if self.gauge.take_relieved() {
+        if self.memory.take_relieved() {
             self.lanes.values().for_each(|lane| lane.shared.soil());
         }
         self.sweep();

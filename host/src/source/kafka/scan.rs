@@ -16,6 +16,7 @@ use super::offsets::{self, Extent, QUESTION_TIMEOUT, Unresolved};
 use super::probe::refused;
 use super::{OnOffsetGap, Options, headers};
 use crate::clock;
+use crate::memory::{self, Prefetch};
 use crate::model::{Batch, Fault, Offset, TopicPartition};
 
 /// How long the brokers may send nothing before the look is given up.
@@ -60,7 +61,7 @@ pub async fn committed(
     (topic, count): (&str, i32),
 ) -> Result<BTreeMap<TopicPartition, Offset>, Fault> {
     let partitions: Vec<TopicPartition> = (0..count).map(|partition| TopicPartition::new(topic, partition)).collect();
-    let client = config::consumer(options)?.client;
+    let client = config::consumer(options, prefetch(partitions.len()))?.client;
     let asked = tokio::task::spawn_blocking(move || {
         let consumer: BaseConsumer<Context> = client.create_with_context(Context::default())?;
         let list = consumer.committed_offsets(offsets::list(&partitions), QUESTION_TIMEOUT)?;
@@ -79,6 +80,11 @@ pub async fn committed(
     }
 }
 
+/// A scan keeps to the default budget: it reads what it was asked to show and nothing else.
+fn prefetch(partitions: usize) -> Prefetch {
+    memory::Options::default().budget().prefetch(partitions)
+}
+
 fn unread(error: KafkaError) -> Fault {
     match error.rdkafka_error_code() {
         Some(code @ (RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::GroupAuthorizationFailed)) => {
@@ -95,7 +101,7 @@ fn look<T>(
     mut state: T,
     mut each: impl FnMut(&mut T, &Batch),
 ) -> Result<T, Fault> {
-    let client = config::onlooker(config::consumer(options)?.client);
+    let client = config::onlooker(config::consumer(options, prefetch(partitions.len()))?.client);
     let read_committed = config::reads_committed(&client);
     let consumer: BaseConsumer<Context> = client
         .create_with_context(Context::default())

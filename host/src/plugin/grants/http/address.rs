@@ -2,37 +2,37 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserializer, Unexpected};
 use serde::{Deserialize, de};
 
+use crate::address::{is_metadata, translated, v4, v6};
+
 /// The blocks of the IANA IPv4 Special-Purpose Address Registry (as of 2025) that are not globally reachable, with multicast,
 /// which has a registry of its own. The library's `is_global` is not stable.
-const SPECIAL_V4: [Ipv4Net; 17] = [
-    v4([0, 0, 0, 0], 8),        // "this network"
-    v4([10, 0, 0, 0], 8),       // private use
-    v4([100, 64, 0, 0], 10), // shared between carriers and their customers; 100.100.100.200 is Alibaba's metadata service
-    v4([127, 0, 0, 0], 8),   // loopback
-    v4([168, 63, 129, 16], 32), // in no registry: what Azure's machines ask for their own secrets
-    v4([169, 254, 0, 0], 16), // link-local; 169.254.169.254 is most clouds' metadata service
-    v4([172, 16, 0, 0], 12), // private use
-    v4([192, 0, 0, 0], 24),  // protocol assignments
-    v4([192, 0, 2, 0], 24),  // documentation
-    v4([192, 88, 99, 0], 24), // 6to4 relays, deprecated
-    v4([192, 168, 0, 0], 16), // private use
-    v4([198, 18, 0, 0], 15), // benchmarking
+const SPECIAL_V4: [Ipv4Net; 16] = [
+    v4([0, 0, 0, 0], 8),       // "this network"
+    v4([10, 0, 0, 0], 8),      // private use
+    v4([100, 64, 0, 0], 10),   // shared between carriers and their customers
+    v4([127, 0, 0, 0], 8),     // loopback
+    v4([169, 254, 0, 0], 16),  // link-local
+    v4([172, 16, 0, 0], 12),   // private use
+    v4([192, 0, 0, 0], 24),    // protocol assignments
+    v4([192, 0, 2, 0], 24),    // documentation
+    v4([192, 88, 99, 0], 24),  // 6to4 relays, deprecated
+    v4([192, 168, 0, 0], 16),  // private use
+    v4([198, 18, 0, 0], 15),   // benchmarking
     v4([198, 51, 100, 0], 24), // documentation
-    v4([203, 0, 113, 0], 24), // documentation
-    v4([224, 0, 0, 0], 4),   // multicast
-    v4([240, 0, 0, 0], 4),   // reserved, and broadcast
+    v4([203, 0, 113, 0], 24),  // documentation
+    v4([224, 0, 0, 0], 4),     // multicast
+    v4([240, 0, 0, 0], 4),     // reserved, and broadcast
     v4([255, 255, 255, 255], 32),
 ];
 
-/// All that IANA has given out as global unicast. Loopback, unique local (fd00:ec2::254 is Amazon's metadata service),
-/// link-local, multicast and the rest lie outside.
+/// All that IANA has given out as global unicast. Loopback, unique local, link-local, multicast and the rest lie outside.
 const UNICAST_V6: Ipv6Net = v6([0x2000, 0, 0, 0, 0, 0, 0, 0], 3);
 
 /// Blocks in it that the IANA IPv6 Special-Purpose Address Registry (as of 2025) does not call globally reachable. The first
@@ -44,34 +44,18 @@ const SPECIAL_V6: [Ipv6Net; 4] = [
     v6([0x3fff, 0, 0, 0, 0, 0, 0, 0], 20),     // documentation
 ];
 
-/// Behind it lies the whole of IPv4, for machines that have only IPv6.
-const TRANSLATED: Ipv6Net = v6([0x64, 0xff9b, 0, 0, 0, 0, 0, 0], 96);
-
-const fn v4(octets: [u8; 4], prefix: u8) -> Ipv4Net {
-    let [a, b, c, d] = octets;
-    Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), prefix)
-}
-
-const fn v6(groups: [u16; 8], prefix: u8) -> Ipv6Net {
-    let [a, b, c, d, e, f, g, h] = groups;
-    Ipv6Net::new_assert(Ipv6Addr::new(a, b, c, d, e, f, g, h), prefix)
-}
-
 /// Whether anybody on the internet can reach the address. One that stands for an IPv4 address is judged by that.
 pub(super) fn is_global(address: IpAddr) -> bool {
+    if is_metadata(address) {
+        return false;
+    }
     match address {
         IpAddr::V4(address) => !SPECIAL_V4.iter().any(|block| block.contains(&address)),
-        IpAddr::V6(address) => match inner(address) {
+        IpAddr::V6(address) => match translated(address) {
             Some(inner) => is_global(inner.into()),
             None => UNICAST_V6.contains(&address) && !SPECIAL_V6.iter().any(|block| block.contains(&address)),
         },
     }
-}
-
-/// The IPv4 address that the system or a translator connects to in an IPv6 address's place.
-fn inner(address: Ipv6Addr) -> Option<Ipv4Addr> {
-    let [.., a, b, c, d] = address.octets();
-    address.to_ipv4_mapped().or_else(|| TRANSLATED.contains(&address).then(|| Ipv4Addr::new(a, b, c, d)))
 }
 
 /// Addresses that granted names may stand for although not everybody can reach them.
@@ -79,9 +63,14 @@ fn inner(address: Ipv6Addr) -> Option<Ipv4Addr> {
 pub struct Network(IpNet);
 
 impl Network {
-    /// Whether the address is one of them. An IPv4 address in IPv6's clothes is that IPv4 address.
+    /// Whether the address is one of them. An IPv4-mapped address is that IPv4 address. A metadata service is only opened by
+    /// its own address: whoever grants a network may not know that one is in it.
     pub(super) fn contains(&self, address: IpAddr) -> bool {
-        self.0.contains(&address.to_canonical())
+        self.0.contains(&address.to_canonical()) && (self.is_single() || !is_metadata(address))
+    }
+
+    fn is_single(&self) -> bool {
+        self.0.prefix_len() == self.0.max_prefix_len()
     }
 
     fn parse(text: &str) -> Option<Self> {
@@ -93,7 +82,7 @@ impl Network {
 /// As it stands in the configuration; a single address without its prefix.
 impl fmt::Display for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.prefix_len() == self.0.max_prefix_len() { self.0.addr().fmt(f) } else { self.0.fmt(f) }
+        if self.is_single() { self.0.addr().fmt(f) } else { self.0.fmt(f) }
     }
 }
 
@@ -254,5 +243,24 @@ mod tests {
         let contains = |address: &str| network.contains(address.parse().unwrap());
         assert!(contains("10.1.2.255") && contains("::ffff:10.1.2.3"));
         assert!(!contains("10.1.3.0") && !contains("64:ff9b::10.1.2.3") && !contains("::10.1.2.3"));
+    }
+
+    /// S129: a metadata service is opened by its own address alone, never by a network that happens to hold it.
+    #[test]
+    fn s129_a_granted_network_opens_no_metadata_service() {
+        for (network, address) in [
+            ("169.254.0.0/16", "169.254.169.254"),
+            ("0.0.0.0/0", "168.63.129.16"),
+            ("100.64.0.0/10", "100.100.100.200"),
+            ("169.254.169.254/31", "::ffff:169.254.169.254"),
+            ("fd00::/8", "fd00:ec2::254"),
+            ("fd20:ce::/32", "fd20:ce::254"),
+            ("::/0", "64:ff9b::169.254.169.254"),
+        ] {
+            let address: IpAddr = address.parse().unwrap();
+            assert!(!Network::parse(network).unwrap().contains(address), "{network}");
+            assert!(Network::parse(&address.to_canonical().to_string()).unwrap().contains(address), "{address}");
+        }
+        assert!(Network::parse("fd00::/8").unwrap().contains("fd00::7".parse().unwrap()));
     }
 }

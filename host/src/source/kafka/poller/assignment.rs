@@ -180,7 +180,7 @@ impl Poller {
                 partition.clone(),
                 (start, end),
                 limits,
-                Arc::clone(&self.gauge),
+                Arc::clone(&self.memory),
                 Arc::clone(&self.ready),
             );
             if let Some(sender) = self.sender.upgrade() {
