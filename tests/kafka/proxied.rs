@@ -111,8 +111,8 @@ async fn s51_a_slow_broker_is_waited_for() {
 async fn measure_many_partitions() {
     for (partitions, delay) in [(1000, 50), (10_000, 0)] {
         let broker = Broker::start();
-        broker.create_topic("many", partitions, &[("segment.index.bytes", "1024")]).await;
         broker.create_topic("many_dlq", 1, &[]).await;
+        broker.create_topic("many", partitions, &[("segment.index.bytes", "1024")]).await;
         let proxy = broker.proxy();
         proxy.delay(Duration::from_millis(delay));
         let dir = tempfile::tempdir().unwrap();
