@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::binary::Scene;
+use crate::binary::{Process, Scene};
 use crate::dlq::{fact, letters};
 use crate::help::*;
 
@@ -104,4 +104,26 @@ async fn s63_a_record_of_sixty_megabytes_costs_no_neighbour() {
     }
     let listed: Value = serde_json::from_str(&scene.done(&["dlq", "list", "--json"]).out).unwrap();
     assert_eq!(listed["letters"].as_array().unwrap().len(), 2);
+}
+
+/// S58: what the library says of a record that is larger than it receives stands in the log, with the property to raise.
+#[tokio::test(flavor = "multi_thread")]
+async fn s58_a_record_larger_than_the_client_receives_is_named() {
+    let topic = roomy("unreceived", 8 * MEGABYTE).await;
+    produce(&topic, 0, [number(0), Row::value(noise(3 * MEGABYTE)), number(2)]);
+    let mut scene = Scene::new(&topic, json!({}));
+    // The defaults are 50 and 100 MB, more than the suite's broker takes in one request.
+    let properties = json!({
+        "fetch.max.bytes": "1000000",
+        "fetch.message.max.bytes": "1000000",
+        "receive.message.max.bytes": "1000512",
+    });
+    let brokers = broker().bootstrap();
+    let kafka = json!({ "brokers": brokers, "source_topic": topic, "group": scene.group, "properties": properties });
+    scene.change(json!({ "kafka": kafka }));
+    let mut process = Process::start(&scene, &["run", "--until-end"]);
+    assert_eq!(process.ended(), Some(1), "{}", process.told());
+    assert_eq!(scene.file(format!("{topic}-0.jsonl")), b"0\n");
+    let told = process.told();
+    assert!(told.contains("error: ") && told.contains("hint: ") && told.contains("`kafka.properties`"), "{told}");
 }

@@ -9,6 +9,16 @@ use super::Poller;
 use crate::model::{Fault, Offset, TopicPartition};
 use crate::source::Event;
 
+/// The property whose name the library gives where an answer is larger than it receives.
+const RECEIVE_LIMIT: &str = "receive.message.max.bytes";
+
+/// A broker's answer is larger than the library receives: records that are that large come whole (S58).
+fn too_large(reason: String) -> Fault {
+    Fault::config("a broker's answer is larger than this client receives").because(reason).hint(format!(
+        "raise `{RECEIVE_LIMIT}` in `kafka.properties` above the size that is named; records larger than it are in a topic"
+    ))
+}
+
 impl Poller {
     /// An error of the consumer as a whole.
     pub(super) fn complain(&mut self, error: &KafkaError) {
@@ -18,6 +28,11 @@ impl Poller {
             (KafkaError::MessageConsumptionFatal(_), _) | (_, Some(Code::Fatal)) => self.fatal(error),
             (_, Some(Code::UnknownTopicOrPartition | Code::UnknownTopic)) => self.topic_gone(),
             (_, Some(code)) if self.cannot_join(code) => {}
+            // Asked again, the broker answers the same: no partition of that broker gets any further.
+            (_, Some(Code::BadMessage)) => match self.consumer.context().take_complaint() {
+                Some(reason) if reason.contains(RECEIVE_LIMIT) => self.fail(too_large(reason)),
+                _ => tracing::warn!("Kafka consumer: {error}"),
+            },
             _ => tracing::warn!("Kafka consumer: {error}"),
         }
     }
