@@ -2,6 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
+use rdkafka::client::DefaultClientContext;
 use serde_json::json;
 use tidegate::source::Reader;
 use tidegate::source::kafka::{Brokers, Options};
@@ -9,6 +12,7 @@ use tidegate::source::kafka::{Brokers, Options};
 use super::binary::{Process, Scene, wait};
 use super::help::*;
 use crate::support::broker::Broker;
+use crate::support::child::binary;
 use crate::support::proxy::{LIST_OFFSETS, METADATA, OFFSET_FETCH, Proxy};
 
 fn through(proxy: &Proxy, topic: &str, group: &str) -> Options {
@@ -105,14 +109,29 @@ async fn s51_a_slow_broker_is_waited_for() {
     assert_eq!(process.ended(), Some(0), "{}", process.told());
 }
 
-/// Measures starts and rest with many partitions; prints what it found: `--ignored --nocapture`.
+/// Most partitions that the broker makes at once.
+const AT_ONCE: i32 = 5_000;
+
+/// Measures starts and rest with many partitions where `TIDEGATE_MANY_PARTITIONS` asks for it, as `1000,10000`, and prints what it
+/// found. `TIDEGATE_BIN` is the binary.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "a measurement"]
 async fn measure_many_partitions() {
-    for (partitions, delay) in [(1000, 50), (10_000, 0)] {
+    let delay = 50;
+    let asked = std::env::var("TIDEGATE_MANY_PARTITIONS").unwrap_or_default();
+    for partitions in asked.split(',').filter_map(|count| count.parse::<i32>().ok()) {
         let broker = Broker::start();
         broker.create_topic("many_dlq", 1, &[]).await;
-        broker.create_topic("many", partitions, &[("segment.index.bytes", "1024")]).await;
+        broker.create_topic("many", partitions.min(AT_ONCE), &[("segment.index.bytes", "1024")]).await;
+        if partitions > AT_ONCE {
+            let admin: AdminClient<DefaultClientContext> =
+                ClientConfig::new().set("bootstrap.servers", broker.bootstrap()).create().unwrap();
+            for count in (2..=partitions / AT_ONCE).map(|times| usize::try_from(times * AT_ONCE).unwrap()) {
+                let more = NewPartitions::new("many", count);
+                admin.create_partitions([&more], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
+            }
+        }
+        // A new broker makes the topic of the groups' offsets first.
+        let _ = Onlooker::on(&broker.bootstrap(), "another").committed("many", 0);
         let proxy = broker.proxy();
         proxy.delay(Duration::from_millis(delay));
         let dir = tempfile::tempdir().unwrap();
@@ -125,7 +144,7 @@ async fn measure_many_partitions() {
         std::fs::write(&file, document.to_string()).unwrap();
         let log = std::fs::File::create(dir.path().join("told")).unwrap();
         let began = Instant::now();
-        let mut process = std::process::Command::new(env!("CARGO_BIN_EXE_tidegate"));
+        let mut process = std::process::Command::new(binary());
         let mut child = process.arg("run").arg(&file).stdout(std::process::Stdio::null()).stderr(log).spawn().unwrap();
         let told = || std::fs::read_to_string(dir.path().join("told")).unwrap();
         let assigned = || {

@@ -120,9 +120,22 @@ pub async fn assemble(loaded: &Loaded, feed: &Feed, counters: Arc<Counters>) -> 
     };
     let sinks = with_plugins(native, loaded, &plugins, &queries).await?;
     let patience = seconds(config.kafka.start_timeout_seconds);
-    let topics = probe_for(&feed.kafka, PROBE_TIMEOUT, patience).await?;
     let dlq = dlq(loaded, &counters)?;
-    connect(&sinks, &dlq, patience).await?;
+    let (topics, connected) =
+        tokio::join!(probe_for(&feed.kafka, PROBE_TIMEOUT, patience), connect(&sinks, &dlq, patience));
+    let topics = match (topics, connected) {
+        (Ok(topics), Ok(())) => topics,
+        (Ok(_), Err(failed)) => return Err(failed),
+        (Err(fault), Ok(())) => {
+            close(&sinks, &dlq).await;
+            return Err(fault.into());
+        }
+        (Err(fault), Err(mut failed)) => {
+            failed.exit = failed.exit.min(Exit::at_start(&fault));
+            failed.faults.insert(0, fault);
+            return Err(failed);
+        }
+    };
     let window = &config.window;
     let window = Limits {
         records: window.max_records,

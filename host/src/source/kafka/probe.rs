@@ -6,6 +6,7 @@ use std::time::Duration;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::MetadataPartition;
+use tokio::sync::oneshot;
 
 use super::Options;
 use super::config;
@@ -66,23 +67,31 @@ pub async fn probe_for(options: &Options, timeout: Duration, patience: Duration)
 
 async fn once(options: &Options, timeout: Duration) -> Result<Vec<(String, i32)>, Failed> {
     let options = options.clone();
-    tokio::task::spawn_blocking(move || ask(&options, timeout)).await.map_err(|error| {
+    let (answer, answered) = oneshot::channel();
+    tokio::task::spawn_blocking(move || {
+        let created = config::common(&options).and_then(|client| {
+            let created = client.create_with_context(Context::default());
+            created.map_err(|error| Fault::config("the Kafka consumer cannot be created").because(error))
+        });
+        // Before the client is ended, which takes it a while.
+        let _ = match &created {
+            Ok(consumer) => answer.send(ask(consumer, &options, timeout)),
+            Err(fault) => answer.send(Err(Failed::ForGood(fault.clone()))),
+        };
+    });
+    answered.await.map_err(|error| {
         Failed::ForGood(Fault::host("the question to the Kafka cluster was not finished").because(error))
     })?
 }
 
-fn ask(options: &Options, timeout: Duration) -> Result<Vec<(String, i32)>, Failed> {
-    let consumer: BaseConsumer<Context> = config::common(options)
-        .map_err(Failed::ForGood)?
-        .create_with_context(Context::default())
-        .map_err(|error| Failed::ForGood(Fault::config("the Kafka consumer cannot be created").because(error)))?;
+fn ask(consumer: &BaseConsumer<Context>, options: &Options, timeout: Duration) -> Result<Vec<(String, i32)>, Failed> {
     let started = crate::clock::instant();
     let (mut topics, mut absent) = (Vec::new(), Vec::new());
     for topic in options.topics() {
         let left = timeout.saturating_sub(started.elapsed());
         let metadata = consumer
             .fetch_metadata(Some(&topic), left)
-            .map_err(|error| Failed::ForNow(unreachable(&consumer, &options.brokers.joined(), timeout, &error)))?;
+            .map_err(|error| Failed::ForNow(unreachable(consumer, &options.brokers.joined(), timeout, &error)))?;
         let found = metadata.topics().iter().find(|found| found.name() == topic);
         let code = found.and_then(rdkafka::metadata::MetadataTopic::error).map(RDKafkaErrorCode::from);
         let partitions = found.map_or(0, |found| found.partitions().len());
