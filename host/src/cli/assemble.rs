@@ -273,7 +273,7 @@ async fn close(sinks: &[NamedSink], dlq: &Arc<dyn DeadLetters>) {
 pub async fn close_sink(sink: &str, of: &dyn Sink) {
     match tokio::time::timeout(CLOSE, of.close()).await {
         Ok(Ok(())) => {}
-        Ok(Err(fault)) => tracing::warn!(sink, %fault, "a sink did not close cleanly"),
+        Ok(Err(fault)) => tracing::warn!(sink, fault = %fault.with_hint(), "a sink did not close cleanly"),
         Err(_) => tracing::warn!(sink, "a sink took too long to close"),
     }
 }

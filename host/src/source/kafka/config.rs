@@ -4,6 +4,7 @@ use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 
 use super::{OnOffsetGap, Options};
+use crate::brokers;
 use crate::model::Fault;
 
 /// Where a partition without a committed offset starts (S51).
@@ -77,6 +78,7 @@ pub(super) fn consumer(options: &Options) -> Result<Consumer, Fault> {
     if !options.instance_id.is_empty() {
         client.set("group.instance.id", &options.instance_id);
     }
+    brokers::watch(&mut client);
     Ok(Consumer { client, first })
 }
 

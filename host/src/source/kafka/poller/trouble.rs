@@ -6,6 +6,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use super::super::offsets;
 use super::super::probe::{is_missing, missing, refused};
 use super::Poller;
+use crate::brokers;
 use crate::model::{Fault, Offset, TopicPartition};
 use crate::source::Event;
 
@@ -20,6 +21,8 @@ impl Poller {
                 self.fail(refused(code));
             }
             (_, Some(Code::UnknownTopicOrPartition | Code::UnknownTopic)) => self.topic_gone(),
+            // The client has told that already.
+            _ if brokers::is_of_connection(error) => tracing::debug!("Kafka consumer: {error}"),
             _ => tracing::warn!("Kafka consumer: {error}"),
         }
     }
