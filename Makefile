@@ -1,6 +1,6 @@
 # One command each; `make test` and `make demo` bring what they need. Host and guests are built apart, never as one workspace: together
 # they would ask for other features of what they share, and everything below would be built twice.
-.PHONY: help setup setup-build plugins build demo test chaos attacks fuzz lint bench clean
+.PHONY: help setup setup-build plugins build demo test chaos soak attacks fuzz lint bench backlog clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -28,6 +28,10 @@ test: setup ## run every test, on a real broker
 chaos: setup ## 1,000,000 records under fire; TIDEGATE_CHAOS_SEED, _RECORDS, _RUNS
 	TIDEGATE_CHAOS_RECORDS=$${TIDEGATE_CHAOS_RECORDS:-1000000} cargo test --locked --test chaos -- --nocapture s1_nothing
 
+soak: setup build ## run at a steady rate while hosts are killed; TIDEGATE_SOAK_MINUTES, _RATE, TIDEGATE_BIN
+	TIDEGATE_SOAK_MINUTES=$${TIDEGATE_SOAK_MINUTES:-30} TIDEGATE_BIN=$${TIDEGATE_BIN:-target/release/tidegate} \
+	cargo test --locked --test chaos -- --nocapture --exact soak::s15_memory_stays_flat_at_a_steady_rate
+
 fuzz: setup-build ## fuzz what takes bytes from outside, 10 minutes each; TIDEGATE_FUZZ_SECONDS, _TARGET
 	@bash tests/fuzz/run.sh
 
@@ -45,6 +49,9 @@ lint: setup-build ## format, clippy, licences and advisories
 
 bench: setup ## measure Kafka to files beside a bare consumer
 	cargo bench --locked --bench pipeline
+
+backlog: setup build ## measure memory and speed over a backlog; TIDEGATE_BACKLOG_RECORDS, _CASES, _PARTITIONS, TIDEGATE_BIN
+	TIDEGATE_BIN=$${TIDEGATE_BIN:-target/release/tidegate} cargo bench --locked --profile dev --bench backlog
 
 clean: ## remove everything that was built or fetched
 	cargo clean

@@ -10,6 +10,7 @@ mod support {
     pub mod broker;
     pub mod certificates;
     pub mod child;
+    pub mod proxy;
 }
 
 use std::fs::{self, File};

@@ -2,6 +2,8 @@
 //! database are killed, stopped, stalled and cut off at random moments while records are written, and one of the three
 //! plugins traps at random. Every record has to arrive in every sink, and none in the dead letter topic.
 //!
+//! `make soak` runs the same hosts for half an hour at a steady rate: see `soak`.
+//!
 //! `cargo test --test chaos` is the short run, `make chaos` the long one. One seed draws what happens to whom and how long it
 //! lasts; `TIDEGATE_CHAOS_SEED` repeats this schedule. What the machine does meanwhile is not repeated by it: a failure may
 //! need several runs with its seed.
@@ -9,6 +11,8 @@
 
 #[path = "chaos/arrivals.rs"]
 mod arrivals;
+#[path = "chaos/conclude.rs"]
+mod conclude;
 #[path = "chaos/configuration.rs"]
 mod configuration;
 #[path = "chaos/dead_letters.rs"]
@@ -25,6 +29,10 @@ mod plan;
 mod proxy;
 #[path = "chaos/run.rs"]
 mod run;
+#[path = "chaos/samples.rs"]
+mod samples;
+#[path = "chaos/soak.rs"]
+mod soak;
 #[path = "chaos/stamps.rs"]
 mod stamps;
 #[path = "chaos/verdict.rs"]
@@ -37,6 +45,7 @@ mod support {
     pub mod certificates;
     pub mod child;
     pub mod cluster;
+    pub mod proxy;
     pub mod servers;
 }
 

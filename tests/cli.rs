@@ -71,6 +71,10 @@ fn a_sound_configuration() {
     --- stdout
     source   orders (group out)   ok
     sink     filesystem/log  .    ok
+
+    memory:
+      fetched ahead from Kafka          32 MiB  divided by the partitions
+      windows, payloads, buffered rows  96 MiB
     --- stderr
     (nothing)
     ");
@@ -329,6 +333,13 @@ fn json_for_machines() {
           "fault": null
         }
       ],
+      "memory": {
+        "max_mebibytes": 128,
+        "prefetch_bytes": 33554432,
+        "record_bytes": 100663296,
+        "partitions": null,
+        "plugins": []
+      },
       "faults": []
     }
     --- stderr
@@ -340,6 +351,7 @@ fn json_for_machines() {
     {
       "ok": false,
       "lines": [],
+      "memory": null,
       "faults": [
         {
           "owner": "config",
@@ -365,6 +377,10 @@ fn s120_the_environment_names_file_and_options() {
     --- stdout
     source   2024 (group another)   ok
     sink     filesystem/log  .      ok
+
+    memory:
+      fetched ahead from Kafka          32 MiB  divided by the partitions
+      windows, payloads, buffered rows  96 MiB
     --- stderr
     (nothing)
     ");
@@ -649,6 +665,10 @@ fn s117_a_base_path_that_is_not_there() {
     source   orders (group out)        ok
     sink     filesystem/here  .        ok
     sink     filesystem/log  missing   ok
+
+    memory:
+      fetched ahead from Kafka          32 MiB  divided by the partitions
+      windows, payloads, buffered rows  96 MiB
     --- stderr
     (nothing)
     ");
@@ -709,10 +729,16 @@ fn s66_check_sets_plugins_up_and_does_not_connect() {
     sink     plugin/faulty  contract 0.1  [size]  ok     no grants
 
     limits of collect, plugin/faulty:
-      memory 64 MiB, table elements 262144, call timeout 10 s, setup timeout 30 s, instances 1,
+      memory 64 MiB, table elements 262144, call timeout 10 s, setup timeout 30 s, instances automatic,
       output lines per second 200, output bytes per second 65536, payloads per call 100000, payload per call 64 MiB,
       hostcall 128 MiB, handles 256, http requests in flight 16, http requests per call 1000, http request 8 MiB,
       http response 16 MiB, http timeout 10 s, component 128 MiB, compile timeout 300 s, compile memory 4096 MiB
+
+    memory:
+      fetched ahead from Kafka          32 MiB  divided by the partitions
+      windows, payloads, buffered rows  96 MiB
+      collect                           64 MiB  for each instance, one per core, at most 4
+      plugin/faulty                     64 MiB  for each instance, one per core, at most 4, rows buffered 16 MiB
     --- stderr
     (nothing)
     ");

@@ -23,6 +23,8 @@ mod ensemble;
 mod handover;
 #[path = "kafka/help.rs"]
 mod help;
+#[path = "kafka/leaderless.rs"]
+mod leaderless;
 #[path = "kafka/letter_size.rs"]
 mod letter_size;
 #[path = "kafka/logs.rs"]
@@ -33,6 +35,8 @@ mod members;
 mod outage;
 #[path = "kafka/passthrough.rs"]
 mod passthrough;
+#[path = "kafka/proxied.rs"]
+mod proxied;
 #[path = "kafka/sandbox.rs"]
 mod sandbox;
 #[path = "kafka/secured.rs"]
@@ -54,5 +58,7 @@ mod support {
     pub mod broker;
     pub mod certificates;
     pub mod child;
+    pub mod cluster;
+    pub mod proxy;
     pub mod servers;
 }

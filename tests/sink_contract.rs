@@ -7,6 +7,7 @@ mod support {
     pub mod broker;
     pub mod certificates;
     pub mod child;
+    pub mod proxy;
     pub mod servers;
 }
 

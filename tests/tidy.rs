@@ -15,6 +15,7 @@ use tidy::code::Code;
 
 /// What each room may import of ours. A room that is not named may import all but what [`ONLY_IN`] keeps to others.
 const IMPORTS: &[(&str, &[&str])] = &[
+    ("memory", &[]),
     ("model", &[]),
     ("clock", &[]),
     ("address", &[]),
@@ -23,11 +24,11 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("checkpoint", &["model"]),
     ("telemetry", &["model", "clock"]),
     ("collect", &["model", "clock", "telemetry"]),
-    ("source", &["model", "clock", "telemetry", "blocking", "brokers"]),
+    ("source", &["model", "clock", "telemetry", "memory", "blocking", "brokers"]),
     ("sink", &["model", "clock", "telemetry", "address", "blocking", "brokers"]),
     ("plugin", &["model", "clock", "telemetry", "collect", "sink", "address", "blocking"]),
-    ("pipeline", &["model", "clock", "telemetry", "checkpoint", "collect", "source", "sink"]),
-    ("config", &["model", "telemetry", "admin", "pipeline", "source", "sink", "plugin"]),
+    ("pipeline", &["model", "clock", "telemetry", "checkpoint", "collect", "source", "sink", "memory"]),
+    ("config", &["model", "memory", "telemetry", "admin", "pipeline", "source", "sink", "plugin"]),
 ];
 
 /// Every room, so that a path is known to lead into one.
@@ -41,6 +42,7 @@ const ROOMS: &[&str] = &[
     "clock",
     "collect",
     "config",
+    "memory",
     "model",
     "pipeline",
     "plugin",

@@ -9,6 +9,7 @@ pub mod call_size;
 pub mod ledger;
 mod portion;
 pub mod retry_plan;
+mod rewind;
 mod step;
 
 use crate::model::Offset;
@@ -39,6 +40,10 @@ pub struct Partition {
     committed: Offset,
     /// The watermark of the last sync that held. A commit of unknown outcome may have moved the group there.
     synced: Offset,
+    /// How many records lay below it.
+    synced_records: u64,
+    /// How many records lie below what was committed.
+    committed_records: u64,
     /// The first record read since then.
     first_unsynced: Option<Offset>,
     created: Millis,
@@ -70,6 +75,8 @@ impl Partition {
             closing: false,
             committed: start,
             synced: start,
+            synced_records: 0,
+            committed_records: 0,
             first_unsynced: None,
             created: now,
             records: 0,
@@ -240,15 +247,18 @@ impl Partition {
             self.portion.taken(self.limits.max_records, self.limits.max_bytes);
         }
         self.synced = self.watermark();
+        self.synced_records = self.ledger.settled();
         self.first_unsynced = None;
         self.phase = Phase::Committing { attempt: 0, wait: false };
     }
 
-    /// The commit took place.
-    pub fn committed_at(&mut self, offset: Offset) {
+    /// The commit took place. How many records it has settled for good.
+    pub fn committed_at(&mut self, offset: Offset) -> u64 {
         assert!(offset <= self.watermark(), "never past an unsettled record");
         assert!(offset >= self.committed, "commits never go back (S16)");
         self.committed = offset;
+        let before = std::mem::replace(&mut self.committed_records, self.ledger.settled());
+        self.committed_records.saturating_sub(before)
     }
 
     /// The group has moved on, and a coming change of the assignment says what that means for us: keep what is settled
@@ -270,75 +280,6 @@ impl Partition {
             return attempt + 1 < MAX_COMMIT_ATTEMPTS;
         }
         true
-    }
-
-    /// Gives the records since the watermark up for this time: buffers are dropped, the source goes back, and after a
-    /// wait they come again (S29, S40). `false`: it has happened too often without progress (S41).
-    #[must_use]
-    pub fn abort(&mut self, abort: Abort) -> bool {
-        self.note_progress();
-        let (to, owed) = match abort {
-            Abort::Unsynced => (self.synced, self.first_unsynced),
-            _ => (self.watermark(), Some(self.watermark()).filter(|_| self.ledger.span() > 0)),
-        };
-        // What is owed from an earlier rewind that was not read back yet stays owed (S34a).
-        if let Some(owed) = owed
-            && self.owed.is_none_or(|earlier| owed < earlier)
-        {
-            self.owed = Some(owed);
-        }
-        if matches!(abort, Abort::Backpressure(_)) && self.records > 0 {
-            self.portion.refused(self.records, self.buffered_bytes);
-        }
-        self.ledger.reset(to);
-        self.epoch += 1;
-        self.records = 0;
-        self.buffered_bytes = 0;
-        if let Abort::Backpressure(wait) = abort {
-            self.asked_to_wait(wait);
-        }
-        self.phase = Phase::Discarding;
-        match abort {
-            Abort::Failure => {
-                self.failures += 1;
-                self.counted_aborts += 1;
-                self.counted_aborts < self.limits.max_consecutive_aborts.max(1)
-                    && self.limits.max_consecutive_aborts > 0
-            }
-            Abort::Destination | Abort::Unsynced => {
-                self.failures += 1;
-                true
-            }
-            Abort::Backpressure(_) => true,
-        }
-    }
-
-    /// A destination asked to wait so long before anything comes again. While a wait is still to come, the first one stands (S31).
-    pub fn asked_to_wait(&mut self, wait: Millis) {
-        self.asked = self.asked.or(Some(wait));
-    }
-
-    /// Every buffering sink has dropped the partition's buffer.
-    pub fn discarded(&mut self) {
-        self.phase = if self.closing { Phase::Syncing } else { Phase::Rewinding };
-    }
-
-    /// The source has gone back.
-    pub fn rewound(&mut self) {
-        self.phase = Phase::Waiting;
-    }
-
-    /// The wait that [`Command::BackOff`] or [`Command::Pause`] asked for is over.
-    pub fn waited(&mut self, now: Millis) {
-        match self.phase {
-            Phase::Committing { attempt, .. } => self.phase = Phase::Committing { attempt, wait: false },
-            Phase::Waiting => {
-                self.asked = None;
-                self.begin_checkpoint(now);
-                self.phase = Phase::Idle;
-            }
-            _ => {}
-        }
     }
 
     /// Asks for a last cut: the open window is finished, buffers are flushed, the watermark is committed, and the

@@ -16,6 +16,7 @@ mod check;
 mod demo;
 mod dlq;
 mod log;
+mod memory;
 mod moment;
 mod render;
 mod run;
@@ -124,6 +125,7 @@ impl From<Exit> for ExitCode {
 
 /// Parses the command line and does what it says.
 pub fn main() -> ExitCode {
+    crate::memory::bound_arenas();
     match Cli::try_parse() {
         Ok(cli) => {
             let exit = dispatch(cli.command);

@@ -10,7 +10,7 @@ use crate::model::{Fault, SinkKind};
 use crate::pipeline::options::{
     AbortOptions, CheckpointOptions, DeliveryOptions, DlqOptions, ExecutorOptions, WindowOptions,
 };
-use crate::{plugin, sink, source};
+use crate::{memory, plugin, sink, source};
 
 mod configured;
 mod decode;
@@ -42,6 +42,8 @@ pub struct Config {
     pub checkpoint: CheckpointOptions,
     /// How many records of a partition are taken in hand together.
     pub window: WindowOptions,
+    /// How much memory records may take.
+    pub memory: memory::Options,
     /// Attempts and patience.
     pub executor: ExecutorOptions,
     /// What happens to a partition that fails again and again.

@@ -8,6 +8,7 @@ pub mod cli;
 pub mod clock;
 pub mod collect;
 pub mod config;
+pub mod memory;
 pub mod model;
 pub mod pipeline;
 pub mod plugin;

@@ -24,7 +24,7 @@ mod tests;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -32,6 +32,7 @@ use futures_util::future::join_all;
 
 use crate::clock::{Clock, Millis};
 use crate::collect::Collect;
+use crate::memory::Account;
 use crate::model::{Fault, SinkKind, TopicPartition};
 use crate::sink::Sink;
 use crate::source::{Event, Source};
@@ -90,6 +91,8 @@ pub struct Parts {
     pub settings: Settings,
     /// What is counted.
     pub counters: Arc<Counters>,
+    /// What records take in memory, shared with the source.
+    pub memory: Arc<Account>,
 }
 
 /// Runs until `stop` completes, the source ends, or a fault ends it; then drains and closes everything, within
@@ -103,7 +106,7 @@ pub async fn run<S: Source, C: Clock>(
     clock: C,
     stop: impl Future<Output = ()> + Send,
 ) -> Result<(), Fault> {
-    let Parts { sinks, collector, collector_name, dlq, settings, counters } = parts;
+    let Parts { sinks, collector, collector_name, dlq, settings, counters, memory } = parts;
     let drain = seconds(settings.executor.drain_timeout_seconds);
     let shared = Arc::new(Shared {
         routes: Routes::new(sinks.iter().map(|sink| (sink.kind, sink.name.as_str()))),
@@ -120,7 +123,7 @@ pub async fn run<S: Source, C: Clock>(
         settings,
         clock: clock.clone(),
         counters,
-        buffered_bytes: AtomicU64::new(0),
+        memory,
         buffers: BufferShares::default(),
         troubles: Troubles::default(),
         collected: AtomicBool::new(false),

@@ -23,7 +23,7 @@ pub use artifact::compile::{self, Compiler};
 pub use artifact::{Artifact, Summary};
 pub use contract::Hooks;
 pub use grants::http::{Network, Origin};
-pub use limits::{Limit, Limits};
+pub use limits::{Limit, Limits, MOST_AUTOMATIC_INSTANCES};
 pub use options::{Access, Directory, Grants, Options};
 
 /// Loads components. One for the whole process: it holds the runtime and the cache.

@@ -97,6 +97,11 @@ pub trait Reader: Send + 'static {
     /// Commits `offset`, the next one to read, for this partition alone (S12).
     async fn commit(&mut self, offset: Offset) -> Result<(), CommitError>;
 
+    /// Where the partition's log ends, as far as the brokers have said. Asks nobody.
+    fn log_end(&self) -> Option<Offset> {
+        None
+    }
+
     /// Whether everything up to the end of a source that has one has been read: what is settled is then committed without
     /// waiting for more.
     fn is_at_end(&self) -> bool {

@@ -44,12 +44,14 @@ pub struct PartitionState {
     pub position: Offset,
     /// The committed offset.
     pub committed: Offset,
+    /// Where its log ends, as far as the brokers have said; `None` where they have not.
+    pub end: Option<Offset>,
 }
 
 /// Everything counted by one pipeline.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Records settled.
+    /// Records whose offsets were committed, each once.
     pub records: Counter,
     /// Source records dead-lettered, payloads not included.
     pub dead_records: Counter,
@@ -90,7 +92,12 @@ impl Counters {
         lock(&self.partitions).insert(partition.clone(), state);
     }
 
-    /// Where every partition that was ever assigned stands.
+    /// A partition is another member's from now on.
+    pub fn forget(&self, partition: &TopicPartition) {
+        lock(&self.partitions).remove(partition);
+    }
+
+    /// Where every partition that is assigned stands, or was when the pipeline stopped.
     pub fn partitions(&self) -> BTreeMap<TopicPartition, PartitionState> {
         lock(&self.partitions).clone()
     }

@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::stamps::Life;
-use super::support::child::Running;
+use super::support::child::{Running, binary};
 
 /// How much of its log a life leaves in a failure.
 const TAIL: usize = 40;
@@ -51,7 +51,7 @@ impl Host {
     pub fn check(&self) {
         let configuration = self.dir.join("check.yaml");
         fs::write(&configuration, self.configuration.to_string()).unwrap();
-        let checked = Command::new(env!("CARGO_BIN_EXE_tidegate")).arg("check").arg(&configuration).output().unwrap();
+        let checked = Command::new(binary()).arg("check").arg(&configuration).output().unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         assert!(checked.status.success(), "{}{}", text(&checked.stdout), text(&checked.stderr));
     }
@@ -64,7 +64,7 @@ impl Host {
         self.configuration["collect"]["options"]["host"] = life.to_string().into();
         let configuration = self.dir.join(format!("{life}.yaml"));
         fs::write(&configuration, self.configuration.to_string()).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+        let mut command = Command::new(binary());
         command.arg("run").arg(&configuration).env("RUST_LOG", "tidegate=info");
         let process = Running::start("host", &command, &self.dir, &self.log());
         self.running = Some(Alive { process, since: Instant::now() });
@@ -79,6 +79,11 @@ impl Host {
     /// How many lives there were.
     pub fn lives(&self) -> u16 {
         self.lives
+    }
+
+    /// The process of the present life.
+    pub fn pid(&self) -> Option<u32> {
+        self.running.as_ref().map(|alive| alive.process.pid())
     }
 
     pub fn is_running(&self) -> bool {

@@ -12,9 +12,19 @@ pub const HOSTS: usize = 3;
 /// What the group's members are told: who says nothing for this long is out.
 pub const SESSION_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// What a run shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Course {
+    /// Every kind of fault over every kind of sink, on short intervals.
+    Faults,
+    /// A steady rate on default options, one host that lives to the end, and others that are killed and leave.
+    Steady,
+}
+
 /// How large a run is.
 #[derive(Clone, Debug)]
 pub struct Size {
+    pub course: Course,
     /// Records to write.
     pub records: u64,
     /// Steps of the plan, each with one fault or two.
@@ -34,6 +44,7 @@ impl Size {
     pub fn of(records: Option<u64>) -> Self {
         let Some(records) = records else {
             return Self {
+                course: Course::Faults,
                 records: 60_000,
                 steps: 9,
                 feeding: Duration::from_secs(60),
@@ -44,11 +55,25 @@ impl Size {
         };
         let feeding = Duration::from_secs((records / 4_000).max(45));
         Self {
+            course: Course::Faults,
             records,
             steps: usize::try_from(feeding.as_secs() / 9).unwrap(),
             feeding,
             faults_until: feeding * 3 + Duration::from_secs(60),
             all_until: feeding * 5 + Duration::from_secs(120),
+            live: true,
+        }
+    }
+
+    /// So many records a second for so long.
+    pub fn steady(feeding: Duration, rate: u64) -> Self {
+        Self {
+            course: Course::Steady,
+            records: feeding.as_secs() * rate,
+            steps: 0,
+            feeding,
+            faults_until: feeding,
+            all_until: feeding * 2 + Duration::from_secs(180),
             live: true,
         }
     }

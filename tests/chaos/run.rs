@@ -1,37 +1,31 @@
 //! One run from its first broker to its verdict.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::{Message, Offset as Position, TopicPartitionList};
+use rdkafka::consumer::BaseConsumer;
 use tokio::runtime::Runtime;
 
-use super::arrivals::{Arrivals, Files, Results, audited, committed, ends};
+use super::arrivals::{Arrivals, Results, committed};
+use super::conclude::conclude;
 use super::configuration::{configuration, files};
-use super::dead_letters::dead_letters;
 use super::faults::{end, look, perform};
 use super::feed::feed;
 use super::hosts::Host;
-use super::plan::{HOSTS, Plan, Size};
+use super::plan::{Course, HOSTS, Plan, Size};
 use super::proxy::Proxy;
-use super::stamps::key;
 use super::support::child::{own_dir, run_dir, target_dir};
 use super::support::cluster::Cluster;
 use super::support::servers::Postgres;
-use super::verdict::{Repeats, SinkVerdict, judge};
 use super::world::{
     GROUP, KEYS, PARTITIONS, Parts, RESULTS, RESULTS_PARTITIONS, SOURCE, STOPPED, WINDOW_RECORDS, World,
 };
 
 /// How often hosts and commits are looked at.
 const LOOK: Duration = Duration::from_millis(300);
-/// What the end of a run takes at most, once everything is committed.
-const LAST_WORDS: Duration = Duration::from_secs(60);
 
 /// Every proposed row is noted, also where the upsert keeps one row for each key.
 const TABLES: &str = "
@@ -65,7 +59,7 @@ pub fn run(seed: u64, size: &Size) -> Result<String, String> {
     }
 }
 
-fn build(size: &Size, runtime: &Runtime) -> World {
+pub fn build(size: &Size, runtime: &Runtime) -> World {
     const { assert!(WINDOW_RECORDS < KEYS, "no key twice in one call") };
     let dir = own_dir(&run_dir(), "chaos");
     let (cluster, postgres) = std::thread::scope(|scope| {
@@ -80,10 +74,10 @@ fn build(size: &Size, runtime: &Runtime) -> World {
         cluster.create_topic(RESULTS, RESULTS_PARTITIONS).await;
     });
     let dsn = format!("postgresql://tidegate:secret@127.0.0.1:{}/{database}?sslmode=disable", proxy.port());
-    let configuration = configuration(&cluster.bootstrap(), &dsn);
+    let configuration = configuration(&cluster.bootstrap(), &dsn, size.course);
     let hosts: Vec<Host> = (0..HOSTS).map(|index| Host::new(index, &dir, configuration.clone())).collect();
     hosts[0].check();
-    let files = files(&hosts);
+    let files = files(&hosts, size.course);
     let reader = || -> BaseConsumer {
         cluster.client().set("group.id", GROUP).set("enable.auto.commit", "false").create().unwrap()
     };
@@ -137,7 +131,9 @@ fn drive(world: &World, plan: &Plan, random: &Rng) -> Result<String, String> {
         }
     }
     world.note("all hosts have ended");
-    conclude(world, plan, &ends)
+    let faults: usize = plan.steps.iter().map(|step| step.faults.len()).sum();
+    let steps = world.begun.load(Ordering::Relaxed).min(plan.steps.len());
+    conclude(world, &ends, &format!("{steps} of {} steps ({faults} faults in all)", plan.steps.len()))
 }
 
 /// Follows the plan, one step after the other, while records flow.
@@ -169,12 +165,15 @@ fn follow(world: &World, plan: &Plan) -> Result<(), String> {
     Ok(())
 }
 
-fn everybody_serves(world: &World) -> bool {
+pub fn everybody_serves(world: &World) -> bool {
     world.hosts.iter().all(|host| !host.lock().unwrap().told(": assigned partition=").is_empty())
 }
 
 /// Looks at hosts that nobody is busy with, and at what is committed.
-fn watch(world: &World) -> Result<(), String> {
+///
+/// # Errors
+/// When a host has ended by itself, or the brokers do not answer.
+pub fn watch(world: &World) -> Result<(), String> {
     while !world.is_over() {
         for host in &world.hosts {
             if let Ok(mut host) = host.try_lock() {
@@ -189,7 +188,10 @@ fn watch(world: &World) -> Result<(), String> {
 }
 
 /// Waits until everything is committed.
-fn settle(world: &World, ends: &[u32]) -> Result<(), String> {
+///
+/// # Errors
+/// When it is not in time, or has not arrived.
+pub fn settle(world: &World, ends: &[u32]) -> Result<(), String> {
     let all: u64 = ends.iter().map(|&end| u64::from(end)).sum();
     if !world.wait(world.size.all_until, || world.committed.load(Ordering::Relaxed) >= all)? {
         let committed = world.committed.load(Ordering::Relaxed);
@@ -202,130 +204,8 @@ fn settle(world: &World, ends: &[u32]) -> Result<(), String> {
     if committed != ends { Err(format!("committed {committed:?}, written {ends:?}")) } else { Ok(()) }
 }
 
-/// Reads everything once more, from its beginning, and judges it.
-fn conclude(world: &World, plan: &Plan, ends: &[u32]) -> Result<String, String> {
-    let started = Instant::now();
-    log_is_as_written(world, ends)?;
-    let postgres = world.postgres.read().unwrap();
-    let mut arrivals = world.arrivals.lock().unwrap();
-    arrivals.files.iter_mut().for_each(Files::update);
-    arrivals.results.update()?;
-    let stopped = world.stopped.lock().unwrap().clone();
-    let rows = [audited(&postgres, &world.database)];
-    let mut verdicts = vec![
-        judge("postgres", &rows, ends, &stopped, Repeats::Rows),
-        judge("kafka", &arrivals.results.arrivals, ends, &stopped, Repeats::Rows),
-    ];
-    verdicts.extend(arrivals.files.iter().map(|files| {
-        let repeats = if files.sink == "filesystem" { Repeats::Never } else { Repeats::WholeCalls };
-        judge(files.sink, &files.arrivals, ends, &stopped, repeats)
-    }));
-    let lives: Vec<u16> = world.hosts.iter().map(|host| host.lock().unwrap().lives()).collect();
-    let mut text = String::new();
-    let faults: usize = plan.steps.iter().map(|step| step.faults.len()).sum();
-    let _ = writeln!(
-        text,
-        "{} records in {:.0?}, {} of {} steps ({faults} faults in all), hosts of {lives:?} lives",
-        ends.iter().map(|&end| u64::from(end)).sum::<u64>(),
-        world.started.elapsed(),
-        world.begun.load(Ordering::Relaxed).min(plan.steps.len()),
-        plan.steps.len(),
-    );
-    let told = |word| world.hosts.iter().map(|host| host.lock().unwrap().told(word).len()).sum::<usize>();
-    let _ = writeln!(
-        text,
-        "{} assignments of a partition, {} revocations, {} losses, {} rewinds, {} lives stopped past their session",
-        told(": assigned partition="),
-        told("lost=false"),
-        told("lost=true"),
-        told("starting over from the watermark"),
-        stopped.len(),
-    );
-    let _ = writeln!(text, "{}", SinkVerdict::head());
-    verdicts.iter().for_each(|verdict| {
-        let _ = writeln!(text, "{verdict}");
-    });
-    let mut wrong: Vec<String> = Vec::new();
-    if !verdicts.iter().all(SinkVerdict::is_good) {
-        wrong.push("a sink does not have what it should".into());
-    }
-    // The guard leaves the newest row of every key, whoever wrote last.
-    wrong.extend(newest_rows(&postgres, &world.database, ends));
-    match dead_letters(world) {
-        Ok(count) => {
-            let traps = told("at random, behind");
-            let _ = writeln!(text, "{traps} lines about traps at random, {count} dead letters");
-            if traps == 0 {
-                wrong.push("no plugin has trapped, so that nothing is shown about that".into());
-            }
-        }
-        Err(why) => wrong.push(why),
-    }
-    // At most one line in each sink is under way when a life ends.
-    let most = lives.iter().map(|&lives| usize::from(lives)).sum::<usize>();
-    for files in arrivals.files.iter().filter(|files| files.cut > most) {
-        wrong.push(format!("{}: {} lines are cut off", files.sink, files.cut));
-    }
-    for host in &world.hosts {
-        wrong.extend(host.lock().unwrap().told("panicked"));
-    }
-    if started.elapsed() > LAST_WORDS {
-        wrong.push(format!("the verdict took {:?}", started.elapsed()));
-    }
-    if wrong.is_empty() { Ok(text) } else { Err(format!("{text}{}", wrong.join("\n"))) }
-}
-
-/// The feed's own promise: a record's number is its offset.
-fn log_is_as_written(world: &World, expected: &[u32]) -> Result<(), String> {
-    let found = ends(&world.onlooker, SOURCE, PARTITIONS)?;
-    let wanted: Vec<i64> = expected.iter().map(|&end| i64::from(end)).collect();
-    if found != wanted {
-        return Err(format!("the source ends at {found:?}, and {wanted:?} was written"));
-    }
-    let consumer: BaseConsumer = world.cluster.client().set("group.id", "reader").create().unwrap();
-    let mut list = TopicPartitionList::new();
-    for partition in 0..PARTITIONS {
-        list.add_partition_offset(SOURCE, i32::try_from(partition).unwrap(), Position::Beginning).unwrap();
-    }
-    consumer.assign(&list).unwrap();
-    for _ in 0..wanted.iter().sum::<i64>() {
-        let record =
-            consumer.poll(LAST_WORDS).ok_or("the source cannot be read")?.map_err(|error| error.to_string())?;
-        let (p, n) = (record.partition(), record.offset());
-        let key = key(u16::try_from(p).unwrap(), u32::try_from(n).unwrap(), KEYS);
-        let value = format!(r#"{{"p":{p},"n":{n},"k":"{key}"}}"#);
-        if record.payload() != Some(value.as_bytes()) {
-            return Err(format!("the source has another record at [{p}]@{n} than {value}"));
-        }
-    }
-    Ok(())
-}
-
-/// Each key's row has to be that of its newest record.
-fn newest_rows(postgres: &Postgres, database: &str, ends: &[u32]) -> Vec<String> {
-    let rows = postgres.psql(database, "SELECT k, n FROM latest");
-    let found: std::collections::HashMap<&str, u32> = rows
-        .lines()
-        .filter_map(|row| row.split_once('|').map(|(key, number)| (key, number.parse().unwrap())))
-        .collect();
-    let mut wrong = Vec::new();
-    for (p, &end) in ends.iter().enumerate() {
-        for n in end.saturating_sub(KEYS)..end {
-            let key = key(u16::try_from(p).unwrap(), n, KEYS);
-            if found.get(key.as_str()) != Some(&n) {
-                wrong.push(format!(
-                    "S76a: PostgreSQL has {:?} under `{key}`, whose newest is {n}",
-                    found.get(key.as_str())
-                ));
-            }
-        }
-    }
-    wrong.truncate(20);
-    wrong
-}
-
 /// What is told of a failed run, whose files are kept.
-fn failed(seed: u64, world: &World, failure: &str) -> String {
+pub fn failed(seed: u64, world: &World, failure: &str) -> String {
     for host in &world.hosts {
         host.lock().unwrap_or_else(std::sync::PoisonError::into_inner).kill();
     }
@@ -334,13 +214,16 @@ fn failed(seed: u64, world: &World, failure: &str) -> String {
     }
     let _ = fs::write(world.dir.join("journal.txt"), format!("{}\n{failure}\n", world.journal()));
     let kept = keep(&world.dir, seed).unwrap_or_else(|_| world.dir.clone());
-    let records = match world.size.live {
-        true => format!("TIDEGATE_CHAOS_RECORDS={} ", world.size.records),
-        false => String::new(),
+    let again = match (world.size.course, world.size.live) {
+        (Course::Steady, _) => "make soak, with the same variables".to_owned(),
+        (Course::Faults, live) => {
+            let records = if live { format!("TIDEGATE_CHAOS_RECORDS={} ", world.size.records) } else { String::new() };
+            format!("{records}TIDEGATE_CHAOS_SEED={seed} cargo test --test chaos -- --nocapture s1_nothing")
+        }
     };
     format!(
         "seed {seed}: {failure}\n\nwhat was done, by seconds:\n{}\n\nlogs and files: {}\n\
-         again: {records}TIDEGATE_CHAOS_SEED={seed} cargo test --test chaos -- --nocapture s1_nothing\n\
+         again: {again}\n\
          (the same faults at the same steps; what the machine does meanwhile differs from run to run)",
         world.journal(),
         kept.display(),

@@ -26,7 +26,7 @@ async fn s51_from_the_earliest_to_the_end_under_a_group_of_its_own() {
     let scene = Scene::new(&topic, json!({}));
     // Production first: it drains what is there and ends.
     let told = scene.done(&["run", "--until-end"]);
-    assert!(told.err.contains("done     200 records settled, 0 dead letters, 3 of 3 partitions"), "{}", told.err);
+    assert!(told.err.contains("done     200 records committed, 0 dead letters, 3 of 3 partitions"), "{}", told.err);
     produce(&topic, 0, numbered(10));
     let at = |group: &str| (0..3).map(|partition| committed(&topic, partition, group)).collect::<Vec<_>>();
     assert_eq!(at(&scene.group), [Some(100), Some(100), None]);
@@ -43,7 +43,7 @@ async fn s51_from_the_earliest_to_the_end_under_a_group_of_its_own() {
     assert!(file(1) == lines(0..100) + &lines(0..100), "{}", file(1));
 
     let told = scene.done(&["run", "--from", "earliest", "--until-end"]);
-    assert!(told.err.contains("done     0 records settled"), "{}", told.err);
+    assert!(told.err.contains("done     0 records committed"), "{}", told.err);
 }
 
 /// S51: a time starts each partition at its first record of that time or later, and at its end where there is none.
@@ -98,7 +98,7 @@ async fn s99_markers_at_the_end_are_passed() {
     let scene = Scene::new(&topic, json!({ "sinks": { "kafka": { "copy": { "topic": format!("{topic}-copy") } } } }));
     broker().create_topic(&format!("{topic}-copy"), 1, &[]).await;
     let told = scene.done(&["run", "--until-end"]);
-    assert!(told.err.contains("done     8 records settled"), "{}", told.err);
+    assert!(told.err.contains("done     8 records committed"), "{}", told.err);
     assert_eq!(committed(&topic, 0, &scene.group), Some(21));
     // Nothing but markers is left.
     transactions(&topic, &[(4, false)]);

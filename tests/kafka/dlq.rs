@@ -89,7 +89,7 @@ async fn s96_what_failed_arrives_once_the_cause_is_gone() {
     );
     blocked(&scene, &topic);
     let told = scene.done(&["run", "--until-end"]);
-    assert!(told.err.contains("done     3 records settled, 3 dead letters"), "{}", told.err);
+    assert!(told.err.contains("done     3 records committed, 3 dead letters"), "{}", told.err);
 
     assert_said!(scene.done(&["dlq", "list"]), &topic, &scene, @r#"
     exit: 0
@@ -141,14 +141,14 @@ async fn s96_what_failed_arrives_once_the_cause_is_gone() {
     assert_said!(scene.done(&["dlq", "replay", "--dry-run"]), &topic, &scene, @r#"
     exit: 0
     --- stdout
-    would replay 3 letters of orders_dlq under group out-replay, 0 passed over
+    would replay 3 letters of orders_dlq under group orders_dlq-replay, 0 passed over
     --- stderr
     "#);
     assert_said!(scene.done(&["dlq", "replay"]), &topic, &scene, @r#"
     exit: 0
     --- stdout
     --- stderr
-    replaying orders_dlq under group out-replay
+    replaying orders_dlq under group orders_dlq-replay
     replayed 3 letters: 3 delivered, 0 dead-lettered again, 0 passed over
     "#);
     let file = scene.file(format!("{topic}-0.jsonl"));
@@ -161,16 +161,14 @@ async fn s96_what_failed_arrives_once_the_cause_is_gone() {
     assert_eq!(committed(&topic, 0, &scene.group), Some(3), "the configured group is where it was");
 }
 
-/// S92, S96: what fails again becomes a new letter of the same record with one replay more and the first failure's time; at
+/// S92, S96: what is refused again becomes a new letter of the same record with one replay more and the first failure's time; at
 /// the bound it is left alone.
 #[tokio::test(flavor = "multi_thread")]
 async fn s96_what_fails_again_is_counted_and_left_alone_in_the_end() {
-    let topic = source([Row { key: Some(vec![0xff, 0]), ..Row::value("{\"n\":1}") }]).await;
-    let scene = Scene::new(
-        &topic,
-        json!({ "sinks": { "filesystem": { "log": { "base_path": "files", "on_error": "dlq" } } } }),
-    );
-    blocked(&scene, &topic);
+    let value: String = (0..200).map(|n: u32| n.wrapping_mul(2_654_435_761).to_string()).collect();
+    let topic = source([Row { key: Some(vec![0xff, 0]), ..Row::value(value) }]).await;
+    let (_, sinks) = small_copy("small").await;
+    let scene = Scene::new(&topic, sinks);
     scene.done(&["run", "--until-end"]);
     for replay in 1..=2 {
         let told = scene.run(&["dlq", "replay", "--max-replays", "2"]);
@@ -196,6 +194,112 @@ async fn s96_what_fails_again_is_counted_and_left_alone_in_the_end() {
     let told = scene.done(&["dlq", "replay", "--max-replays", "2"]);
     assert_eq!(replayed(&told), "replayed 0 letters: 0 delivered, 0 dead-lettered again, 1 passed over");
     assert!(told.err.contains("1 replayed 2 times already"), "{}", told.err);
+}
+
+/// The source under another group.
+fn under(topic: &str, group: &str) -> Value {
+    json!({ "kafka": { "brokers": broker().bootstrap(), "source_topic": topic, "group": group } })
+}
+
+/// K11: a replay goes on where the last one ended, also after the pipeline's group was renamed; another group is one that was
+/// asked for.
+#[tokio::test(flavor = "multi_thread")]
+async fn s96_a_renamed_group_replays_nothing_twice() {
+    let topic = source([Row::value("1"), Row::value("2")]).await;
+    let log = json!({ "sinks": { "filesystem": { "log": { "base_path": "files", "on_error": "dlq" } } } });
+    let mut scene = Scene::new(&topic, log);
+    blocked(&scene, &topic);
+    scene.done(&["run", "--until-end"]);
+    unblocked(&scene, &topic);
+    let told = scene.done(&["dlq", "replay"]);
+    assert_eq!(replayed(&told), "replayed 2 letters: 2 delivered, 0 dead-lettered again, 0 passed over");
+    scene.change(under(&topic, &unique("renamed")));
+    for arguments in [&["dlq", "replay"][..], &["dlq", "replay", "--sink", "filesystem/log"]] {
+        let told = scene.done(arguments);
+        assert!(replayed(&told).starts_with("replayed 0 letters: 0 delivered"), "{}", told.err);
+    }
+    let file = || scene.file(format!("{topic}-0.jsonl"));
+    assert_eq!(file(), b"1\n2\n");
+    let own = unique("own");
+    let told = scene.done(&["dlq", "replay", "--group", &own]);
+    assert_eq!(replayed(&told), "replayed 2 letters: 2 delivered, 0 dead-lettered again, 0 passed over");
+    assert_eq!(file(), b"1\n2\n1\n2\n");
+    assert_eq!(committed(&format!("{topic}_dlq"), 0, &own), Some(2));
+}
+
+/// K11, S72: a dry run says what would fail. A sink that is gone or renamed and a destination that cannot be reached stop the
+/// replay before anything is sent: no replay is counted, and once that is mended everything is delivered, once.
+#[tokio::test(flavor = "multi_thread")]
+async fn s96_a_mistake_in_the_configuration_uses_up_no_replay() {
+    let topic = source([Row::value("1"), Row::value("2")]).await;
+    let sinks = |sinks: Value| json!({ "sinks": sinks });
+    let log = || json!({ "log": { "base_path": "files", "path": "rows.jsonl", "on_error": "dlq" } });
+    let mut scene = Scene::new(&topic, sinks(json!({ "filesystem": log() })));
+    let file = scene.files().join("rows.jsonl");
+    fs::create_dir(&file).unwrap();
+    scene.done(&["run", "--until-end"]);
+    fs::remove_dir(&file).unwrap();
+    let dlq = format!("{topic}_dlq");
+    let omitted = letters(&topic).remove(0);
+    let headers = [omitted.headers, vec![("tidegate-payload-omitted".into(), Some(b"size".to_vec()))]].concat();
+    produce(&dlq, 0, [Row::value("foreign"), Row { headers, ..omitted }]);
+
+    scene.change(sinks(json!({ "filesystem": { "renamed": { "base_path": "files" } } })));
+    assert_said!(scene.run(&["dlq", "replay", "--dry-run"]), &topic, &scene, @r#"
+    exit: 2
+    --- stdout
+    would replay 0 letters of orders_dlq under group orders_dlq-replay, 2 passed over
+    passed  over: 1 without their payload, 1 unreadable
+    --- stderr
+    [time]  WARN tidegate::pipeline::replay::tally: passed over: no dead letter of Tidegate's letter="orders_dlq[0]@2" why="it has no header `tidegate-source-topic`"
+    [time]  WARN tidegate::pipeline::replay::tally: passed over: its payload was too large to be kept letter="orders_dlq[0]@3"
+    error: dead letters of `orders_dlq` are for sinks that are not configured: 2
+      Caused by: `filesystem/log` (2)
+
+    hint: configure the sinks under these names, or replay the letters of one sink with `--sink`; these letters were not sent, and no replay of theirs was counted
+    "#);
+    let told = scene.run(&["dlq", "replay"]);
+    assert_eq!(told.code, Some(2), "{}", told.err);
+    assert!(told.err.contains("`filesystem/log` (2)") && told.err.contains("hint: "), "{}", told.err);
+    let nowhere = json!({ "gone": { "dsn": "postgresql://tidegate@127.0.0.1:1/none?sslmode=disable", "table": "t" } });
+    scene.change(sinks(json!({ "filesystem": log(), "postgres": nowhere })));
+    let told = scene.run(&["dlq", "replay"]);
+    assert_eq!(told.code, Some(3), "{}", told.err);
+    assert_eq!(letters(&topic).len(), 4, "a letter was written");
+
+    scene.change(sinks(json!({ "filesystem": log() })));
+    fs::create_dir(&file).unwrap();
+    let told = scene.run(&["dlq", "replay"]);
+    assert_eq!(told.code, Some(1), "{}", told.err);
+    let again = letters(&topic);
+    assert_eq!(again[4..].iter().map(|letter| fact(letter, "tidegate-replays")).collect::<Vec<_>>(), ["0", "0"]);
+    fs::remove_dir(&file).unwrap();
+    let told = scene.done(&["dlq", "replay"]);
+    assert_eq!(replayed(&told), "replayed 2 letters: 2 delivered, 0 dead-lettered again, 0 passed over");
+    assert_eq!(scene.file("rows.jsonl"), b"1\n2\n");
+}
+
+/// K11: of two pipelines with one dead letter topic neither goes past the other's letters: each replays its own sinks'.
+#[tokio::test(flavor = "multi_thread")]
+async fn s96_two_pipelines_share_a_dead_letter_topic() {
+    let topic = source([Row::value("1")]).await;
+    let scene = |name: &str| {
+        let sink = json!({ "base_path": "files", "path": "rows.jsonl", "on_error": "dlq" });
+        Scene::new(&topic, json!({ "sinks": { "filesystem": { name: sink } } }))
+    };
+    let scenes = ["one", "two"].map(|name| (name, scene(name)));
+    for (_, scene) in &scenes {
+        fs::create_dir(scene.files().join("rows.jsonl")).unwrap();
+        scene.done(&["run", "--until-end"]);
+        fs::remove_dir(scene.files().join("rows.jsonl")).unwrap();
+    }
+    for (name, scene) in &scenes {
+        let told = scene.run(&["dlq", "replay"]);
+        assert_eq!(told.code, Some(2), "{}", told.err);
+        let told = scene.done(&["dlq", "replay", "--sink", &format!("filesystem/{name}")]);
+        assert_eq!(replayed(&told), "replayed 1 letter: 1 delivered, 0 dead-lettered again, 1 passed over");
+        assert_eq!(scene.file("rows.jsonl"), b"1\n");
+    }
 }
 
 /// S92, S96: whatever bytes a record has, in either format it comes back with its key, headers and time.

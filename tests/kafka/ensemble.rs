@@ -445,6 +445,8 @@ impl Ensemble {
         }
         named.extend(native.map(|(kind, sink)| NamedSink::new(kind, "native", sink)));
         let (counters, letters) = (Arc::new(Counters::default()), Arc::new(Letters::default()));
+        let limits = Limits { records: window, bytes: 1 << 20, ..crate::help::LIMITS };
+        let source = KafkaSource::start(&options, limits).unwrap();
         let parts = Parts {
             sinks: named,
             collector: Arc::new(Collector {
@@ -457,9 +459,8 @@ impl Ensemble {
             dlq: dlq.unwrap_or_else(|| letters.clone()),
             settings,
             counters: counters.clone(),
+            memory: source.memory(),
         };
-        let limits = Limits { records: window, bytes: 1 << 20, ..crate::help::LIMITS };
-        let source = KafkaSource::start(&options, limits).unwrap();
         let source = Watched { source, host: number, log: log.clone() };
         let (stop, stopped) = oneshot::channel();
         let stopped = async {

@@ -11,6 +11,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Header, Headers, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
 use rdkafka::{ClientConfig, Message, Offset as Position, TopicPartitionList};
+use tidegate::memory::Budget;
 use tidegate::model::{Batch, Fault, TopicPartition};
 use tidegate::source::kafka::{Brokers, KafkaReader, KafkaSource, Limits, Options};
 use tidegate::source::{Event, Read, Reader, Source};
@@ -21,7 +22,7 @@ use crate::support::broker::Broker;
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The configuration's defaults.
-pub const LIMITS: Limits = Limits { records: 1024, bytes: 16 << 20, total_records: 1_000_000, total_bytes: 256 << 20 };
+pub const LIMITS: Limits = Limits { records: 1024, bytes: 16 << 20, memory: Budget::of_mebibytes(128), partitions: 4 };
 
 /// One broker for all tests of this process.
 pub fn broker() -> &'static Broker {
@@ -242,6 +243,13 @@ impl Onlooker {
     pub fn partitions(&self, topic: &str) -> usize {
         let metadata = self.0.fetch_metadata(Some(topic), PATIENCE).unwrap();
         metadata.topics().iter().find(|found| found.name() == topic).map_or(0, |found| found.partitions().len())
+    }
+
+    /// The broker that leads a partition, if one does.
+    pub fn leader(&self, topic: &str, partition: i32) -> Option<i32> {
+        let metadata = self.0.fetch_metadata(Some(topic), PATIENCE).unwrap();
+        let found = metadata.topics()[0].partitions().iter().find(|found| found.id() == partition).unwrap();
+        Some(found.leader()).filter(|leader| *leader >= 0)
     }
 
     /// The end of a partition's log.

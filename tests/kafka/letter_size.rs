@@ -35,7 +35,7 @@ async fn s94a_no_record_ends_the_host_by_its_size() {
         let parts = json!({ "dlq": { "format": format, "on_send_failure": on_send_failure } });
         let scene = Scene::new(&topic, parts);
         let told = scene.done(&["run", "--until-end"]);
-        assert!(told.err.contains("done     6 records settled, 5 dead letters"), "{format}: {}", told.err);
+        assert!(told.err.contains("done     6 records committed, 5 dead letters"), "{format}: {}", told.err);
         let letters = letters(&topic);
         let offsets: BTreeSet<String> = letters.iter().map(|row| fact(row, "tidegate-source-offset")).collect();
         assert_eq!((letters.len(), offsets), (5, ["0", "2", "3", "4", "5"].map(str::to_owned).into()), "{format}");

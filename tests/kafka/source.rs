@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tidegate::memory::Budget;
 use tidegate::model::Owner;
 use tidegate::source::kafka::{Brokers, KafkaSource, Limits, OnOffsetGap, probe};
 use tidegate::source::{CommitError, Event, Read, Reader, Source};
@@ -102,7 +103,7 @@ async fn s38_partitions_over_their_share_wait_and_none_starves() {
     for partition in 0..4 {
         produce(&topic, partition, numbered(300));
     }
-    let limits = Limits { records: 10, total_records: 12, ..LIMITS };
+    let limits = Limits { records: 10, memory: Budget { record_bytes: 12 * 48, ..LIMITS.memory }, ..LIMITS };
     let mut source = KafkaSource::start(&options(&topic, &unique("g")), limits).unwrap();
     let mut readers = assigned(&mut source, 4).await;
     // The first one reads nothing yet, the others a part, then all of them the rest.

@@ -22,7 +22,7 @@ async fn s123_every_sink_that_cannot_be_reached_is_named() {
     let silent = silent.local_addr().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let document = json!({
-        "kafka": { "brokers": broker().bootstrap(), "source_topic": source, "group": group },
+        "kafka": { "brokers": broker().bootstrap(), "source_topic": source, "group": group, "start_timeout_seconds": 1 },
         "sinks": {
             "kafka": { "far": { "topic": "copies", "brokers": "127.0.0.1:1" } },
             "postgres": {

@@ -35,7 +35,8 @@ async fn s55_a_drain_that_runs_out_commits_the_watermark() {
         ensemble.log.until("a call hangs", |facts| facts.iter().filter(|fact| hangs(fact)).count() > calls).await;
         let began = Instant::now();
         host.stop().await.unwrap();
-        assert!(began.elapsed() >= Duration::from_secs(1), "it was given its time");
+        // Two thirds of the limit are the workers'.
+        assert!(began.elapsed() >= Duration::from_millis(660), "it was given its time");
         assert_eq!(ensemble.committed(0), settled, "{what:?}");
         let mut plan = ensemble.plan();
         plan.sinks = vec![("rows", style, super::ensemble::willing())];
@@ -74,12 +75,18 @@ async fn s54_the_binary_ends_beside_a_hanging_sink() {
     processes[1].signal("-INT");
     assert_eq!(processes[1].ended(), Some(130), "{}", processes[1].told());
     assert_eq!(processes[0].ended(), Some(0), "{}", processes[0].told());
-    assert!(processes[0].told().contains("stopped  by SIGTERM"), "{}", processes[0].told());
+    // S58: what was read is not what was committed, and what is left is named.
+    let closing = format!(
+        "stopped  by SIGTERM: 0 records committed, 0 dead letters, 0 of 1 partitions committed to their end; 5 left of {source}[0]\n"
+    );
+    assert!(processes[0].told().contains(&closing), "{}", processes[0].told());
     for (number, scene) in scene.iter_mut().enumerate() {
         assert_eq!(committed(&source, 0, &scene.group), None);
         let test = format!("{source}-again-{number}");
         scene.change(json!({ "sinks": sink(&test, "ok") }));
-        scene.done(&["run", "--until-end"]);
+        let told = scene.done(&["run", "--until-end"]);
+        let closing = "done     5 records committed, 0 dead letters, 1 of 1 partitions committed to their end\n";
+        assert!(told.err.contains(closing), "{}", told.err);
         assert_eq!(committed(&source, 0, &scene.group), Some(5));
         assert_eq!(http.requests(&test).await.len(), 5);
     }

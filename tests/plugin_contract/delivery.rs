@@ -3,11 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::AtomicBool;
 
 use async_trait::async_trait;
 use tidegate::clock::RealClock;
 use tidegate::collect::Passthrough;
+use tidegate::memory::Account;
 use tidegate::model::SinkKind;
 use tidegate::pipeline::NamedSink;
 use tidegate::pipeline::delivery::{Delivery, SinkState};
@@ -69,9 +70,10 @@ fn shared(sink: PluginSink, queue: Arc<Queue>) -> Shared<RealClock> {
         settings: Settings::default(),
         clock: RealClock::start(),
         counters: Arc::default(),
-        buffered_bytes: AtomicU64::new(0),
+        memory: Account::new(u64::MAX),
         buffers: Default::default(),
         collected: AtomicBool::new(false),
+        troubles: Default::default(),
         unforgotten: Mutex::default(),
     }
 }

@@ -54,6 +54,30 @@ async fn nothing_beside_the_granted_directory_is_reached() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
 }
 
+/// S129: where the configuration names no number, there are as many instances as cores, up to four; a plugin that may write to a
+/// directory is one, and so is one whose `setup` refuses to be one of several. A number that is named stands.
+#[tokio::test]
+async fn s129_instances_follow_the_cores_where_nothing_is_shared() {
+    let folder = Folder::new();
+    let instances = async |path: &str, access: &str, instances: u64| {
+        let grants = folder.grants(access);
+        let more = json!({ "options": { "path": path }, "grants": grants, "limits": { "instances": instances } });
+        let options = configured(&guest("csv"), more);
+        let artifact = loaded("sinks.plugin.csv", &options).await.unwrap();
+        let sink = PluginSink::start(artifact, "csv", &options, &Queries::new()).await?;
+        let limits = (0..64).map(|partition| sink.buffer_limit(&orders(partition)).unwrap().instance);
+        Ok::<_, Fault>(limits.collect::<std::collections::BTreeSet<_>>().len())
+    };
+    let cores = std::thread::available_parallelism().unwrap().get().min(4);
+    assert_eq!(instances("/out/{topic}-{partition}.csv", "read", 0).await, Ok(cores));
+    assert_eq!(instances("/out/{topic}-{partition}.csv", "write", 0).await, Ok(1), "two might write to one file");
+    assert_eq!(instances("/out/rows.csv", "read", 0).await, Ok(1), "its setup refuses to be one of two");
+    assert_eq!(instances("/out/{topic}-{partition}.csv", "write", 3).await, Ok(3));
+    assert!(
+        instances("/out/rows.csv", "write", 3).await.unwrap_err().to_string().contains("must not write to one file")
+    );
+}
+
 /// What a guest says when it is told to look around.
 async fn told(act: &str, grants: Value) -> String {
     let sink = faulty_sink(json!({ "options": { "direct": true }, "grants": grants })).await.unwrap();

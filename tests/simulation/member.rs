@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate::collect::{Collect, Passthrough};
+use tidegate::memory::Account;
 use tidegate::model::{Owner, SinkKind};
 use tidegate::pipeline::options::{
     AbortOptions, CheckpointOptions, DeliveryOptions, ExecutorOptions, OnError, OnSendFailure, WindowOptions,
@@ -111,7 +112,6 @@ fn settings(random: &mut fastrand::Rng) -> Settings {
             every_records: [0, 1, 7][random.usize(0..3)],
             max_records: [3, 1_000][random.usize(0..2)],
             max_bytes: [20, 1_000_000][random.usize(0..2)],
-            max_total_bytes: [30, 1_000_000][random.usize(0..2)],
         },
         window: WindowOptions::default(),
         executor: ExecutorOptions {
@@ -127,7 +127,7 @@ fn settings(random: &mut fastrand::Rng) -> Settings {
 }
 
 fn parts(host: &Host, settings: Settings) -> Parts {
-    let (passthrough, choices) = {
+    let (passthrough, choices, memory) = {
         let mut world = lock(&host.world);
         // Left out where an outage may not cost anything, and often where it may.
         let all = [None, None, None, Some(OnError::Dlq), Some(OnError::Retry), Some(OnError::Abort)];
@@ -139,7 +139,8 @@ fn parts(host: &Host, settings: Settings) -> Parts {
         };
         let choices = [0; 3].map(|_| all[world.random.usize(0..some)]);
         world.members[host.member].on_error = choices;
-        (world.passthrough, choices)
+        let memory = [500, 1_000_000][world.random.usize(0..2)];
+        (world.passthrough, choices, memory)
     };
     let collector: Arc<dyn Collect> =
         if passthrough { Arc::new(Passthrough) } else { Arc::new(Collector { host: host.clone() }) };
@@ -158,6 +159,7 @@ fn parts(host: &Host, settings: Settings) -> Parts {
         dlq: Arc::new(Queue { host: host.clone() }),
         settings,
         counters: Arc::new(Counters::default()),
+        memory: Account::new(memory),
     }
 }
 
@@ -204,11 +206,17 @@ pub async fn live(world: &Shared) {
             host.gate().await;
         }
     };
-    let running = tokio::spawn(run(parts(&host, settings), source, clock, asked));
+    let parts = parts(&host, settings);
+    let memory = parts.memory.clone();
+    let running = tokio::spawn(run(parts, source, clock, asked));
     lock(world).members[host.member].abort = Some(running.abort_handle());
     let outcome = tokio::time::timeout(PATIENCE, running).await;
     let mut world = lock(world);
     let member = host.member;
+    // S15: what is over is counted no more.
+    if matches!(outcome, Ok(Ok(_))) && memory.used() > 0 {
+        world.violate(format!("member {member} ended with {} bytes still counted", memory.used()));
+    }
     let fault = match outcome {
         Ok(Ok(Ok(()))) => None,
         Ok(Ok(Err(fault))) => Some(fault),

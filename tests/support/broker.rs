@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
@@ -13,13 +14,28 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 
 use super::certificates::Certificates;
 use super::child::{REMEDY, Server, free_port, services_dir, target_dir};
+use super::proxy::Proxy;
 
 /// One broker with a data directory of its own, on free ports.
 pub struct Broker {
     server: Server,
     port: u16,
     secure_port: Option<u16>,
+    proxied: Vec<Proxied>,
+    /// How many of them are taken.
+    taken: AtomicUsize,
 }
+
+/// A listener that tells its clients to come through a proxy.
+struct Proxied {
+    /// Where the broker listens.
+    port: u16,
+    /// Where the proxy has to.
+    proxy: u16,
+}
+
+/// So many proxies there can be in front of one broker.
+const PROXIES: usize = 4;
 
 impl Broker {
     /// Formats a data directory, starts a broker on it and waits until it answers.
@@ -42,16 +58,26 @@ impl Broker {
         let shared = fs::read_to_string(services_dir().join("kafka/server.properties")).unwrap();
         let secure_port = login.map(|_| free_port());
         let listener = secure_port.map(|port| format!(",SASL_SSL://127.0.0.1:{port}")).unwrap_or_default();
+        let proxied: Vec<Proxied> = (0..PROXIES).map(|_| Proxied { port: free_port(), proxy: free_port() }).collect();
+        let behind = |port: fn(&Proxied) -> u16| -> String {
+            proxied.iter().zip(0..).map(|(one, n)| format!(",PROXIED{n}://127.0.0.1:{}", port(one))).collect()
+        };
+        let protocols: String = (0..PROXIES).map(|n| format!(",PROXIED{n}:PLAINTEXT")).collect();
         let own = format!(
             "node.id=1\ncontroller.quorum.voters=1@127.0.0.1:{controller}\n\
-             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}{listener}\n\
-             advertised.listeners=PLAINTEXT://127.0.0.1:{port}{listener}\nlog.dirs={}\n",
+             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}{listener}{}\n\
+             advertised.listeners=PLAINTEXT://127.0.0.1:{port}{listener}{}\nlog.dirs={}\n",
+            behind(|one| one.port),
+            behind(|one| one.proxy),
             dir.join("data").display()
         );
+        let protocols = format!(
+            "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL_SSL:SASL_SSL{protocols}\n"
+        );
         let secure = login.map(|(user, password)| secure_listener(dir, user, password)).unwrap_or_default();
-        fs::write(dir.join("server.properties"), own + &shared + &secure).unwrap();
+        fs::write(dir.join("server.properties"), own + &shared + &protocols + &secure).unwrap();
         format_data(dir);
-        let mut broker = Self { server, port, secure_port };
+        let mut broker = Self { server, port, secure_port, proxied, taken: AtomicUsize::new(0) };
         broker.restart();
         broker
     }
@@ -81,6 +107,13 @@ impl Broker {
         format!("127.0.0.1:{}", self.port)
     }
 
+    /// A proxy of one's own in front of the broker: who connects to it goes through it with everything.
+    pub fn proxy(&self) -> Proxy {
+        let next = self.taken.fetch_add(1, Ordering::Relaxed);
+        let Proxied { port, proxy } = self.proxied.get(next).expect("more proxies than the broker has listeners for");
+        Proxy::start(*proxy, *port)
+    }
+
     /// Where clients connect that speak TLS and can log in; its authority is that of [`Certificates::shared`].
     pub fn secure_bootstrap(&self) -> String {
         format!("127.0.0.1:{}", self.secure_port.unwrap())
@@ -93,7 +126,7 @@ impl Broker {
 }
 
 /// Creates a topic and waits until the brokers know it.
-pub(super) async fn create_topic(bootstrap: &str, name: &str, partitions: i32, replicas: i32, config: &[(&str, &str)]) {
+pub async fn create_topic(bootstrap: &str, name: &str, partitions: i32, replicas: i32, config: &[(&str, &str)]) {
     let admin: AdminClient<DefaultClientContext> =
         ClientConfig::new().set("bootstrap.servers", bootstrap).create().unwrap();
     let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(replicas));
@@ -142,8 +175,7 @@ fn secure_listener(dir: &Path, user: &str, password: &str) -> String {
     fs::write(&store, parts.concat()).unwrap();
     let login = "org.apache.kafka.common.security.plain.PlainLoginModule required";
     format!(
-        "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL_SSL:SASL_SSL\n\
-         ssl.keystore.type=PEM\nssl.keystore.location={}\nsasl.enabled.mechanisms=PLAIN\n\
+        "ssl.keystore.type=PEM\nssl.keystore.location={}\nsasl.enabled.mechanisms=PLAIN\n\
          listener.name.sasl_ssl.plain.sasl.jaas.config={login} user_{user}=\"{password}\";\n",
         store.display()
     )

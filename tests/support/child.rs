@@ -229,6 +229,12 @@ pub fn services_dir() -> PathBuf {
     root().join("tests/services")
 }
 
+/// The binary under test: the one that was built with the tests, or the one that `TIDEGATE_BIN` names.
+pub fn binary() -> PathBuf {
+    std::env::var_os("TIDEGATE_BIN")
+        .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_tidegate")), |path| root().join(path))
+}
+
 /// Where everything is built and fetched to.
 pub fn target_dir() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)

@@ -1,4 +1,5 @@
 //! Three real Apache Kafka brokers that replicate everything to one another, each a child of the test process.
+#![allow(dead_code, reason = "not every test binary uses all of it")]
 
 use std::fs;
 use std::sync::Mutex;

@@ -49,12 +49,14 @@ pub struct Ledger {
     /// Where the last look-up ended: callers walk in offset order, so the next one is nearly always right behind.
     cursor: usize,
     unknown: u64,
+    /// How many records lie below the watermark, since the ledger began.
+    settled: u64,
 }
 
 impl Ledger {
     /// A ledger that starts reading at `position`, everything below being settled.
     pub fn new(position: Offset) -> Self {
-        Self { entries: VecDeque::new(), position, cursor: 0, unknown: 0 }
+        Self { entries: VecDeque::new(), position, cursor: 0, unknown: 0, settled: 0 }
     }
 
     /// The lowest offset with an open obligation; if there is none, the position (S97). What may be committed.
@@ -122,6 +124,17 @@ impl Ledger {
         self.pop_settled();
     }
 
+    /// How many records lie below the watermark, since the ledger began.
+    pub fn settled(&self) -> u64 {
+        self.settled
+    }
+
+    /// Goes back to a watermark below which there were so many records (see [`Self::settled`]).
+    pub fn reset_to(&mut self, position: Offset, settled: u64) {
+        self.reset(position);
+        self.settled = settled;
+    }
+
     /// Starts a new epoch at `position`: everything open is forgotten, because it will be read again or is not ours.
     pub fn reset(&mut self, position: Offset) {
         self.entries.clear();
@@ -134,6 +147,7 @@ impl Ledger {
         while self.entries.front().is_some_and(|entry| entry.pending == 0) {
             self.entries.pop_front();
             self.cursor = self.cursor.saturating_sub(1);
+            self.settled += 1;
         }
         assert!(before <= self.watermark(), "a watermark never goes back inside an epoch");
         assert!(self.watermark() <= self.position, "a watermark never passes the position");

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 
 use super::Exit;
+use crate::clock;
 use crate::collect::{Collect, Passthrough};
 use crate::config::{Config, Configured, Loaded};
 use crate::model::{CallError, Fault, SinkKind};
@@ -23,13 +24,15 @@ use crate::sink::postgres::{self, PostgresSink};
 use crate::sink::redis::{self, RedisSink};
 use crate::sink::{Queries, Sink};
 use crate::source;
-use crate::source::kafka::{Brokers, First, KafkaSource, Limits, OnOffsetGap, Span, probe};
+use crate::source::kafka::{Brokers, First, KafkaSource, Limits, OnOffsetGap, Span, probe_for};
 use crate::telemetry::Counters;
 
 /// How long a start waits for the source's brokers.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(15);
 /// The same for a sink's destination, which may have a shorter limit of its own with more to say.
 const REACH: Duration = Duration::from_secs(15);
+/// The wait before a connection that was refused is tried again.
+const REACH_AGAIN: Duration = Duration::from_millis(500);
 /// How long a sink that was connected in vain, or only to be checked, may take to close again (S57).
 const CLOSE: Duration = Duration::from_secs(10);
 
@@ -37,7 +40,7 @@ const CLOSE: Duration = Duration::from_secs(10);
 pub struct Assembly {
     /// Everything but the source.
     pub parts: Parts,
-    /// The source, which subscribes when the pipeline asks it for the first time.
+    /// The source, which has subscribed: its thread may be given partitions before the pipeline asks for them.
     pub source: KafkaSource,
     /// The source's topics with their partitions.
     pub topics: Vec<(String, i32)>,
@@ -116,15 +119,16 @@ pub async fn assemble(loaded: &Loaded, feed: &Feed, counters: Arc<Counters>) -> 
         }
     };
     let sinks = with_plugins(native, loaded, &plugins, &queries).await?;
-    let topics = probe(&feed.kafka, PROBE_TIMEOUT).await?;
+    let patience = seconds(config.kafka.start_timeout_seconds);
+    let topics = probe_for(&feed.kafka, PROBE_TIMEOUT, patience).await?;
     let dlq = dlq(loaded, &counters)?;
-    connect(&sinks, &dlq).await?;
+    connect(&sinks, &dlq, patience).await?;
     let window = &config.window;
     let window = Limits {
         records: window.max_records,
         bytes: window.max_bytes,
-        total_records: window.max_total_records,
-        total_bytes: window.max_total_bytes,
+        memory: config.memory.budget(),
+        partitions: topics.iter().map(|(_, count)| usize::try_from(*count).unwrap_or(0)).sum(),
     };
     let opened = async {
         collector.ready().await.map_err(CallError::into_fault)?;
@@ -149,7 +153,8 @@ pub async fn assemble(loaded: &Loaded, feed: &Feed, counters: Arc<Counters>) -> 
     let collector_name = config.collect.as_ref().map_or_else(String::new, |options| {
         options.component.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default()
     });
-    Ok(Assembly { parts: Parts { sinks, collector, collector_name, dlq, settings, counters }, source, topics })
+    let memory = source.memory();
+    Ok(Assembly { parts: Parts { sinks, collector, collector_name, dlq, settings, counters, memory }, source, topics })
 }
 
 /// A Kafka sink as configured.
@@ -243,14 +248,18 @@ pub fn dlq_sink(loaded: &Loaded) -> Result<(String, KafkaSink), Fault> {
     Ok((topic, kafka_sink(&sink_options, loaded)?.keeping_every_record()))
 }
 
-/// Connects everything at the same time, and then the plugins, which may be granted to ask the others; on a failure closes
+/// Connects everything at the same time, each repeated for `patience` while nobody listens there, and then the plugins, which may be granted to ask the others; on a failure closes
 /// what did connect and reports all that did not (S123).
-async fn connect(sinks: &[NamedSink], dlq: &Arc<dyn DeadLetters>) -> Result<(), NotStarted> {
+async fn connect(sinks: &[NamedSink], dlq: &Arc<dyn DeadLetters>, patience: Duration) -> Result<(), NotStarted> {
     let connecting = |plugins: bool| {
         let chosen = sinks.iter().filter(move |one| (one.kind == SinkKind::Plugin) == plugins);
-        join_all(chosen.map(|one| async move { reach(&one.to_string(), one.sink.as_ref()).await }))
+        join_all(chosen.map(|one| async move {
+            let name = one.to_string();
+            patiently(&name, patience, || reach(&name, one.sink.as_ref())).await
+        }))
     };
-    let (native, queue) = tokio::join!(connecting(false), dlq.connect());
+    let queue = patiently("dlq", patience, || dlq.connect());
+    let (native, queue) = tokio::join!(connecting(false), queue);
     let connected = native.into_iter().chain(connecting(true).await);
     let mut faults: Vec<Fault> = connected.filter_map(Result::err).collect();
     faults.extend(queue.err());
@@ -258,6 +267,33 @@ async fn connect(sinks: &[NamedSink], dlq: &Arc<dyn DeadLetters>) -> Result<(), 
     let Some(exit) = faults.iter().map(Exit::at_start).min() else { return Ok(()) };
     close(sinks, dlq).await;
     Err(NotStarted { exit, faults })
+}
+
+/// Repeats what fails because nobody listens: a server that starts at the same time as this host will (S124a). What the
+/// server answers is an answer, such as a login that it refuses.
+async fn patiently<F: Future<Output = Result<(), Fault>>>(
+    name: &str,
+    patience: Duration,
+    mut attempt: impl FnMut() -> F,
+) -> Result<(), Fault> {
+    let started = clock::instant();
+    let mut said = false;
+    loop {
+        match attempt().await {
+            Err(fault) if is_refused_connection(&fault) && started.elapsed() < patience => {
+                if !std::mem::replace(&mut said, true) {
+                    tracing::warn!(sink = name, "{}; tried again for {} s", fault.message, patience.as_secs_f64());
+                }
+                tokio::time::sleep(REACH_AGAIN).await;
+            }
+            ended => return ended,
+        }
+    }
+}
+
+/// Every client library passes on the operating system's words, and none a code that is common to all.
+fn is_refused_connection(fault: &Fault) -> bool {
+    fault.causes.iter().any(|cause| cause.to_ascii_lowercase().contains("connection refused"))
 }
 
 async fn close(sinks: &[NamedSink], dlq: &Arc<dyn DeadLetters>) {

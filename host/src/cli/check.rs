@@ -8,6 +8,7 @@ use futures_util::future::{BoxFuture, FutureExt, join_all};
 
 use super::Exit;
 use super::assemble::{close_sink, dlq_sink, native_sinks, queries, reach};
+use super::memory::MemoryReport;
 use crate::collect::Collect;
 use crate::config::Loaded;
 use crate::model::{Fault, SinkKind};
@@ -58,12 +59,14 @@ pub struct Report {
     pub lines: Vec<Line>,
     /// What is wrong and belongs to no part.
     pub own: Vec<Fault>,
+    /// How memory is divided; nothing when the configuration is wrong.
+    pub memory: Option<MemoryReport>,
 }
 
 impl Report {
     /// Faults before any part could be looked at.
     pub fn of(faults: Vec<Fault>) -> Self {
-        Self { lines: Vec::new(), own: faults }
+        Self { own: faults, ..Self::default() }
     }
 
     /// Everything that is wrong.
@@ -87,7 +90,7 @@ pub async fn check(loaded: &Loaded, connect: bool) -> Report {
     let asked = asked(loaded, connect).await;
     let queries = queries(&asked);
     let queries = &queries;
-    let mut parts: Vec<BoxFuture<'_, Line>> = vec![source(loaded, connect).boxed()];
+    let mut parts: Vec<BoxFuture<'_, Line>> = Vec::new();
     if let Some(plugins) = &plugins {
         parts.extend(config.collect.iter().map(|options| collect(plugins, options, loaded, queries).boxed()));
     }
@@ -102,11 +105,12 @@ pub async fn check(loaded: &Loaded, connect: bool) -> Report {
     if connect {
         parts.push(dlq_line(loaded).boxed());
     }
-    let lines = join_all(parts).await;
+    let ((source, partitions), parts) = tokio::join!(source(loaded, connect), join_all(parts));
+    let lines = std::iter::once(source).chain(parts).collect();
     for one in asked {
         close_sink(&one.to_string(), one.sink.as_ref()).await;
     }
-    Report { lines, own: Vec::new() }
+    Report { lines, own: Vec::new(), memory: Some(MemoryReport::of(config, partitions)) }
 }
 
 /// The sinks that plugins are granted to ask, apart from those that are checked themselves, which end as soon as they are
@@ -132,20 +136,24 @@ fn plugins(loaded: &Loaded) -> Result<Option<Arc<Plugins>>, Fault> {
     Plugins::new(None, Compiler::this_program()?).map(Some)
 }
 
-async fn source(loaded: &Loaded, connect: bool) -> Line {
+async fn source(loaded: &Loaded, connect: bool) -> (Line, Option<usize>) {
     let kafka = &loaded.config.kafka;
     let topics = kafka.topics().join(", ");
     let mut line = Line::named("source", format!("{topics} (group {})", kafka.group));
-    if connect {
-        match source::kafka::probe(kafka, PROBE).await {
-            Ok(found) => {
-                let partitions: i32 = found.iter().map(|(_, partitions)| partitions).sum();
-                line.name = format!("{topics} ({partitions} partitions, group {})", kafka.group);
-            }
-            Err(fault) => line.fault = Some(fault),
+    if !connect {
+        return (line, None);
+    }
+    match source::kafka::probe(kafka, PROBE).await {
+        Ok(found) => {
+            let partitions: i32 = found.iter().map(|(_, partitions)| partitions).sum();
+            line.name = format!("{topics} ({partitions} partitions, group {})", kafka.group);
+            (line, usize::try_from(partitions).ok())
+        }
+        Err(fault) => {
+            line.fault = Some(fault);
+            (line, None)
         }
     }
-    line
 }
 
 async fn collect(plugins: &Plugins, options: &plugin::Options, loaded: &Loaded, queries: &Queries) -> Line {

@@ -65,11 +65,11 @@ pub async fn demo(request: &Request) -> Result<Exit, NotStarted> {
     let watch = async {
         while committed() < request.records {
             if !counters.partitions().is_empty() {
-                progress.show(counters.records.get(), committed());
+                progress.show(committed());
             }
             tokio::time::sleep(TICK).await;
         }
-        progress.show(counters.records.get(), committed());
+        progress.show(committed());
         Ok(())
     };
     let feed = async {

@@ -54,7 +54,8 @@ pub enum Command {
     ///
     /// It commits under a consumer group of its own, so that a second replay goes on where the first one ended, as long as
     /// the brokers keep that group's offsets (`offsets.retention.minutes`). A replay with filters has a group for just
-    /// these: what it delivers is delivered again by a later one with other filters or none.
+    /// these: what it delivers is delivered again by a later one with other filters or none. Letters for a sink that is not
+    /// configured stop the replay before anything is sent.
     Replay {
         #[command(flatten)]
         file: File,
@@ -63,7 +64,11 @@ pub enum Command {
         /// Leave letters alone that were replayed so often.
         #[arg(long, value_name = "N", default_value_t = replay::MAX_REPLAYS)]
         max_replays: u32,
-        /// Only count what would be replayed.
+        /// The consumer group of a replay of all letters; left out, the dead letter topic's name with `-replay` behind it.
+        /// Filters add to its name.
+        #[arg(long, value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+        group: Option<String>,
+        /// Only count what would be replayed, and say what would fail.
         #[arg(long)]
         dry_run: bool,
     },
@@ -121,8 +126,10 @@ pub async fn run(loaded: &Loaded, command: &Command) -> Result<Exit, NotStarted>
     match command {
         Command::List { filter, limit, json, .. } => list::list(loaded, filter.filter(), *limit, *json).await,
         Command::Show { place, json, .. } => show::show(loaded, place, *json).await,
-        Command::Replay { filter, max_replays, dry_run, .. } => {
-            replay::replay(loaded, filter.filter(), *max_replays, *dry_run).await
+        Command::Replay { filter, max_replays, group, dry_run, .. } => {
+            let (filter, group) = (filter.filter(), group.clone());
+            let request = replay::Request { filter, max_replays: *max_replays, group, dry_run: *dry_run };
+            replay::replay(loaded, request).await
         }
     }
 }

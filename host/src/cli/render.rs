@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::check::{Line, Report};
 use super::log;
+use super::memory::MemoryReport;
 use crate::model::{Fault, hides};
 use crate::plugin::Limit;
 
@@ -33,6 +34,9 @@ pub fn report(report: &Report, as_json: bool) {
     out(&table(&report.lines));
     out(&limits(&report.lines));
     let found: Vec<Fault> = report.faults().cloned().collect();
+    if let Some(shares) = report.memory.as_ref().filter(|_| found.is_empty()) {
+        out(&memory(shares));
+    }
     faults(&found);
 }
 
@@ -135,6 +139,21 @@ fn limits(lines: &[Line]) -> String {
     text
 }
 
+/// What records and plugins may take in memory.
+fn memory(memory: &MemoryReport) -> String {
+    let rows = memory.rows();
+    let width = |column: fn(&(String, String, String)) -> &String| {
+        rows.iter().map(|row| column(row).chars().count()).max().unwrap_or(0)
+    };
+    let (name, size) = (width(|row| &row.0), width(|row| &row.1));
+    let mut text = "\nmemory:\n".to_owned();
+    for (what, bytes, note) in &rows {
+        let row = format!("  {:<name$}  {bytes:>size$}  {note}", escape(what));
+        let _ = writeln!(text, "{}", row.trim_end());
+    }
+    text
+}
+
 fn report_value(report: &Report) -> Value {
     let lines: Vec<Value> = report
         .lines
@@ -153,7 +172,7 @@ fn report_value(report: &Report) -> Value {
         })
         .collect();
     let own: Vec<Value> = report.own.iter().map(fault_value).collect();
-    json!({ "ok": report.faults().next().is_none(), "lines": lines, "faults": own })
+    json!({ "ok": report.faults().next().is_none(), "lines": lines, "memory": report.memory.as_ref().map(MemoryReport::value), "faults": own })
 }
 
 fn fault_value(fault: &Fault) -> Value {

@@ -29,6 +29,7 @@ use super::explain::listed;
 use super::substitute::Written;
 use super::tree::{Located, Node};
 use super::{Config, Configured};
+use crate::memory;
 use crate::model::Fault;
 
 mod plugins;
@@ -213,20 +214,27 @@ impl<'a> Lint<'a> {
     }
 
     fn numbers(&mut self) {
-        let Config { kafka, checkpoint, window, executor, .. } = self.config;
+        let Config { kafka, checkpoint, window, executor, memory, .. } = self.config;
         self.seconds(&["checkpoint", "interval_seconds"], checkpoint.interval_seconds, true);
         self.seconds(&["executor", "delivery_timeout_seconds"], executor.delivery_timeout_seconds, false);
         self.seconds(&["executor", "drain_timeout_seconds"], executor.drain_timeout_seconds, true);
         self.positive(&["checkpoint", "max_bytes"], checkpoint.max_bytes);
-        self.positive(&["checkpoint", "max_total_bytes"], checkpoint.max_total_bytes);
         self.positive(&["checkpoint", "max_records"], checkpoint.max_records);
         self.positive(&["window", "max_records"], window.max_records as u64);
         self.positive(&["window", "max_bytes"], window.max_bytes as u64);
-        self.positive(&["window", "max_total_records"], window.max_total_records as u64);
-        self.positive(&["window", "max_total_bytes"], window.max_total_bytes as u64);
+        self.memory(memory.max_mebibytes);
         self.sink_numbers();
+        self.seconds(&["kafka", "start_timeout_seconds"], kafka.start_timeout_seconds, true);
         if self.seconds(&["kafka", "revoke_budget_seconds"], kafka.revoke_budget_seconds, false) {
             self.revoke_budget();
+        }
+    }
+
+    fn memory(&mut self, mebibytes: u64) {
+        let (least, most) = (memory::Options::LEAST_MEBIBYTES, memory::Options::MOST_MEBIBYTES);
+        if !(least..=most).contains(&mebibytes) {
+            let message = format!("`memory.max_mebibytes` must be between {least} and {most}");
+            self.find("C008", &["memory", "max_mebibytes"], &message, "");
         }
     }
 

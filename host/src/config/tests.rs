@@ -143,8 +143,8 @@ fn s122_unknown_keys_are_all_named_with_the_nearest() {
     assert_eq!(
         faults(&format!("{SOUND}zzz: 1\nadmin: {{ address: x }}\n")),
         [
-            "`zzz` is not an option (t.yaml:3:1) | there are `kafka`, `checkpoint`, `window`, `executor`, `abort`, `collect`, `sinks` and `dlq`",
-            "`admin` is not an option (t.yaml:4:1) | there are `kafka`, `checkpoint`, `window`, `executor`, `abort`, `collect`, `sinks` and `dlq`",
+            "`zzz` is not an option (t.yaml:3:1) | there are `kafka`, `checkpoint`, `window`, `memory`, `executor`, `abort`, `collect`, `sinks` and `dlq`",
+            "`admin` is not an option (t.yaml:4:1) | there are `kafka`, `checkpoint`, `window`, `memory`, `executor`, `abort`, `collect`, `sinks` and `dlq`",
         ]
     );
     // An unknown key inside a list cannot be stepped over; it is still named once.

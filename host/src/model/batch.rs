@@ -1,7 +1,16 @@
 //! Records and payloads as columns: one allocation per column and batch, none per record, and the very shape in which
 //! the plugin contract takes them.
 
+use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
+
 use super::{Offset, TopicPartition};
+
+/// What a row takes beside its bytes: its offset and timestamp, and its places in the columns of keys and values.
+const ROW_BYTES: usize = 40;
+/// What a header takes beside its bytes: its places in two columns.
+const HEADER_BYTES: usize = 24;
 
 /// A column of nullable byte strings. `bytes` holds them end to end, `lengths` has one entry per row, -1 for null.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -93,7 +102,27 @@ pub struct Batch {
     /// Whether offset and ordinal name a row in the same way when it comes again. Those of the window hook's payloads do
     /// not, because a window may begin elsewhere (S62).
     pub stable: bool,
+    /// Dropped with the last of this batch and what was selected from it.
+    guard: Guard,
 }
+
+/// See [`Batch::guard`]. Means nothing to the rows.
+#[derive(Clone, Default)]
+struct Guard(Option<Arc<dyn Any + Send + Sync>>);
+
+impl fmt::Debug for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "guarded" } else { "none" })
+    }
+}
+
+impl PartialEq for Guard {
+    fn eq(&self, _other: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Guard {}
 
 /// One row of a [`Batch`], borrowed.
 #[derive(Clone, Copy, Debug)]
@@ -137,7 +166,13 @@ impl Batch {
             ttls: Vec::new(),
             versions: Vec::new(),
             stable: true,
+            guard: Guard::default(),
         }
+    }
+
+    /// Keeps `guard` until the last of this batch, its clones and what was selected from it is dropped: what counts their memory.
+    pub fn guard(&mut self, guard: impl Any + Send + Sync) {
+        self.guard = Guard(Some(Arc::new(guard)));
     }
 
     /// How many rows there are.
@@ -156,6 +191,11 @@ impl Batch {
             .iter()
             .map(|column| column.bytes().len())
             .sum()
+    }
+
+    /// Bytes that the batch takes in memory: those of [`Self::size_bytes`] and what each row and header takes beside them.
+    pub fn memory_bytes(&self) -> u64 {
+        (self.size_bytes() + self.len() * ROW_BYTES + self.header_names.len() * HEADER_BYTES) as u64
     }
 
     /// Appends a row without headers; [`Self::push_headers`] adds them.
@@ -236,6 +276,7 @@ impl Batch {
     pub fn select(&self, rows: &[usize]) -> Self {
         let mut chosen = Self::new(self.source.clone());
         chosen.stable = self.stable;
+        chosen.guard = self.guard.clone();
         for &row in rows {
             chosen.push_row(self, row);
         }
@@ -306,6 +347,21 @@ mod tests {
         let middle = joined.row(1);
         assert_eq!((middle.key, middle.value, middle.target, middle.ttl), (Some(b"k".as_slice()), None, None, None));
         assert_eq!(joined.row(0).value, Some(b"".as_slice()));
+    }
+
+    /// S15: what counts a batch's memory lives as long as anything that was made of it.
+    #[test]
+    fn s15_a_guard_outlives_the_batch_in_what_was_selected() {
+        let counted = Arc::new(());
+        let mut batch = Batch::new(TopicPartition::new("t", 1));
+        batch.push(1, 10, None, Some(b"a"));
+        batch.guard(Arc::clone(&counted));
+        let (selected, cloned) = (batch.select(&[0]), batch.clone());
+        assert_eq!(batch.memory_bytes(), 41);
+        drop((batch, cloned));
+        assert_eq!(Arc::strong_count(&counted), 2);
+        drop(selected);
+        assert_eq!(Arc::strong_count(&counted), 1);
     }
 
     /// S62: one row without a stable name takes the promise from all that it is joined with.

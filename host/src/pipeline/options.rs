@@ -11,23 +11,16 @@ pub struct CheckpointOptions {
     pub interval_seconds: f64,
     /// Records of the partition after which a checkpoint is due; 0 turns this off (S6, S8).
     pub every_records: u64,
-    /// Bytes of keys and values that buffering sinks may hold for one partition before its checkpoint is due (S15).
+    /// Bytes that buffering sinks may keep of one partition, windows included, before its checkpoint is due. What all partitions may
+    /// take together is `memory.max_mebibytes` (S15).
     pub max_bytes: u64,
-    /// The same for all partitions together (S15).
-    pub max_total_bytes: u64,
     /// Records that one partition may have read and not yet committed before its checkpoint is due (S15, S102).
     pub max_records: u64,
 }
 
 impl Default for CheckpointOptions {
     fn default() -> Self {
-        Self {
-            interval_seconds: 5.0,
-            every_records: 0,
-            max_bytes: 64 << 20,
-            max_total_bytes: 256 << 20,
-            max_records: 1_000_000,
-        }
+        Self { interval_seconds: 5.0, every_records: 0, max_bytes: 64 << 20, max_records: 1_000_000 }
     }
 }
 
@@ -39,16 +32,11 @@ pub struct WindowOptions {
     pub max_records: usize,
     /// Most bytes of keys, values and headers of one window; a single larger record still makes a window of its own.
     pub max_bytes: usize,
-    /// Records of all partitions' windows that may be read and not done with; at that mark partitions over their share are not
-    /// read until a quarter is left (S38).
-    pub max_total_records: usize,
-    /// The same in bytes.
-    pub max_total_bytes: usize,
 }
 
 impl Default for WindowOptions {
     fn default() -> Self {
-        Self { max_records: 1024, max_bytes: 16 << 20, max_total_records: 1_000_000, max_total_bytes: 256 << 20 }
+        Self { max_records: 1024, max_bytes: 16 << 20 }
     }
 }
 

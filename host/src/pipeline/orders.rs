@@ -24,6 +24,11 @@ pub enum Order {
 }
 
 impl Order {
+    /// Whether the partition is another member's from now on, and not given up by a stop.
+    pub fn is_leaving(self) -> bool {
+        matches!(self, Self::Drop | Self::Close { commit_late: false, .. })
+    }
+
     /// The order that holds when `next` comes on top of this one: a loss overtakes everything, and of two ends the nearer
     /// deadline stands, or a revocation during a stop would have to wait for the drain limit (S46).
     pub fn and(self, next: Self) -> Self {

@@ -11,7 +11,7 @@ use super::dlq::{Content, Opened, open};
 use super::policy::{Disposition, Stage, disposition};
 use super::route::Routes;
 use crate::collect::{Collect, Collected, DeliveryError, Window};
-use crate::model::{Action, Batch, CallError, Failure, FailureKind, Offset, Payload, SinkKind, TopicPartition};
+use crate::model::{Action, Batch, CallError, Failure, FailureKind, Fault, Offset, Payload, SinkKind, TopicPartition};
 
 mod again;
 mod run;
@@ -57,6 +57,8 @@ pub enum Verdict {
     Take(Box<Opened>),
     /// It stays where it is.
     Pass(Passed),
+    /// Its sink, `kind/name`, is not configured. It can neither be sent nor be passed over: the group would go past it.
+    NotConfigured(String),
 }
 
 /// Which letters are sent through again.
@@ -86,8 +88,8 @@ impl Handled {
 }
 
 impl Choice {
-    /// What is done with the letter in that row.
-    pub fn verdict(&self, batch: &Batch, row: usize) -> Verdict {
+    /// What is done with the letter in that row where there are these sinks.
+    pub fn verdict(&self, routes: &Routes, batch: &Batch, row: usize) -> Verdict {
         match open(batch, row) {
             Err(why) => Verdict::Pass(Passed::Unreadable(why)),
             Ok(opened) if !self.filter.takes(&opened) => Verdict::Pass(Passed::NotMeant),
@@ -96,9 +98,26 @@ impl Choice {
             Ok(opened) if self.handled.has(&batch.source, batch.offsets[row], opened.letter.replays) => {
                 Verdict::Pass(Passed::Handled)
             }
-            Ok(opened) => Verdict::Take(Box::new(opened)),
+            Ok(opened) => match opened.sink() {
+                Some((kind, name)) if routes.resolve(kind, name).is_err() => {
+                    Verdict::NotConfigured(format!("{kind}/{name}"))
+                }
+                _ => Verdict::Take(Box::new(opened)),
+            },
         }
     }
+}
+
+/// Letters that are for sinks which are not configured, with how many there are of each.
+pub fn not_configured(topic: &str, sinks: &[(String, u64)]) -> Fault {
+    let count: u64 = sinks.iter().map(|(_, count)| count).sum();
+    let named: Vec<String> = sinks.iter().map(|(sink, count)| format!("`{sink}` ({count})")).collect();
+    Fault::config(format!("dead letters of `{topic}` are for sinks that are not configured: {count}"))
+        .because(named.join(", "))
+        .hint(
+            "configure the sinks under these names, or replay the letters of one sink with `--sink`; these letters were not \
+             sent, and no replay of theirs was counted",
+        )
 }
 
 /// Turns letters into the payloads that they keep, and asks the configured collector again for the records that they keep.
@@ -121,10 +140,16 @@ impl Replay {
     }
 
     /// What the letters of the batch keep: payloads, and runs of records.
-    fn sort(&self, batch: &Batch, counted: bool) -> (Vec<(SinkKind, Payload)>, Vec<Run>) {
+    ///
+    /// # Errors
+    /// A letter whose sink is not configured (S72): what comes behind it must not be committed either.
+    fn sort(&self, batch: &Batch, counted: bool) -> Result<(Vec<(SinkKind, Payload)>, Vec<Run>), CallError> {
         let (mut payloads, mut runs) = (Vec::new(), Vec::<Run>::new());
         for row in 0..batch.len() {
-            let opened = match self.choice.verdict(batch, row) {
+            let opened = match self.choice.verdict(&self.routes, batch, row) {
+                Verdict::NotConfigured(sink) => {
+                    return Err(CallError::Fatal(not_configured(&batch.source.topic, &[(sink, 1)])));
+                }
                 Verdict::Pass(passed) => {
                     if counted {
                         self.tally.pass(&batch.source, batch.offsets[row], passed);
@@ -157,7 +182,7 @@ impl Replay {
                 Content::Omitted => {}
             }
         }
-        (payloads, runs)
+        Ok((payloads, runs))
     }
 
     /// A payload that names no place goes where its own record would have gone, not where the letter would.
@@ -183,14 +208,6 @@ impl Replay {
 
     /// Asks the collector about a run's records.
     async fn collect_run(&self, run: &Run) -> Result<(Vec<(SinkKind, Payload)>, Vec<Failure>), CallError> {
-        if let Some((kind, name)) = &run.sink
-            && let Err(error) = self.routes.resolve(*kind, name)
-        {
-            // S72: a sink that is gone takes nothing, which is said and never passed over.
-            let reason = error.to_string();
-            let rows = (0u32..).take(run.batch.len());
-            return Ok((Vec::new(), rows.map(|row| Failure::reject(run.index(row), reason.clone())).collect()));
-        }
         let (mut payloads, mut failed) = match self.inner.collect(&run.batch).await? {
             Collected::Passthrough => (run.passed_through(&self.sinks), Vec::new()),
             Collected::Payloads { payloads, failed } => (flat(payloads), failed),
@@ -249,7 +266,7 @@ impl Collect for Replay {
     }
 
     async fn collect(&self, batch: &Arc<Batch>) -> Result<Collected, CallError> {
-        let (mut all, runs) = self.sort(batch, true);
+        let (mut all, runs) = self.sort(batch, true)?;
         let mut failed = Vec::new();
         for run in &runs {
             let (payloads, failures) = self.collect_run(run).await?;
@@ -274,7 +291,7 @@ impl Collect for Replay {
     }
 
     async fn probe(&self, batch: &Arc<Batch>) -> Result<(), CallError> {
-        let (_, runs) = self.sort(batch, false);
+        let (_, runs) = self.sort(batch, false)?;
         for run in &runs {
             self.inner.probe(&run.batch).await?;
         }

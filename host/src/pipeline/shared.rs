@@ -1,7 +1,7 @@
 //! What all workers of one pipeline share.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use super::waiting::Troubles;
 use crate::checkpoint::{Abort, Limits};
 use crate::clock::Clock;
 use crate::collect::Collect;
+use crate::memory::Account;
 use crate::model::{Fault, Owner, SinkKind, TopicPartition};
 use crate::sink::{Description, Sink};
 use crate::telemetry::{Counters, SinkCounters};
@@ -155,8 +156,8 @@ pub struct Shared<C> {
     pub clock: C,
     /// What is counted.
     pub counters: Arc<Counters>,
-    /// Bytes in buffering sinks, all partitions together (S15).
-    pub buffered_bytes: AtomicU64,
+    /// What records take in memory (S15).
+    pub memory: Arc<Account>,
     /// What each plugin's instances hold (S15a).
     pub buffers: BufferShares,
     /// What is waited for.
@@ -172,11 +173,6 @@ impl<C: Clock> Shared<C> {
     pub fn unforgotten(&self) -> MutexGuard<'_, BTreeSet<TopicPartition>> {
         // A set is whole after every step, so a panic elsewhere spoils nothing.
         self.unforgotten.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether all partitions together hold as much in buffers as they may (S15).
-    pub fn is_pressed(&self) -> bool {
-        self.buffered_bytes.load(Ordering::Relaxed) >= self.settings.checkpoint.max_total_bytes
     }
 
     /// Waits before the attempt after the `failures`-th failure in a row, from 1 (S83).

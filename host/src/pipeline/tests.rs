@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use super::waiting::Troubles;
 use crate::checkpoint::Abort;
 use crate::clock::{Clock, Millis, VirtualClock};
 use crate::collect::{Collect, Collected, DeliveryError, Passthrough};
+use crate::memory::Account;
 use crate::model::{Action, Answer, Batch, CallError, Failure, FailureKind, Fault, SinkKind, TopicPartition};
 use crate::sink::{Description, Sink};
 use crate::telemetry::SinkCounters;
@@ -195,7 +196,7 @@ fn shared(given: Given) -> (Shared<VirtualClock>, Arc<Scripted>, Arc<Letters>) {
         settings: Settings { executor, ..Settings::default() },
         clock,
         counters: Arc::default(),
-        buffered_bytes: AtomicU64::new(0),
+        memory: Account::new(u64::MAX),
         buffers: BufferShares::default(),
         troubles: Troubles::default(),
         collected: AtomicBool::new(false),

@@ -13,14 +13,16 @@ use super::orders::{Interrupt, Order, interrupted};
 use super::route::{Group, Routed};
 use super::rows::Rows;
 use super::shared::{Shared, Stop};
-use crate::checkpoint::{Abort, Command, Millis, Partition, Refused};
+use crate::checkpoint::{Abort, Command, Millis, Partition};
 use crate::clock::Clock;
-use crate::model::{Batch, CallError, Fault, Offset, TopicPartition};
+use crate::memory::Lease;
+use crate::model::{Batch, CallError, Fault, TopicPartition};
 use crate::sink::Style;
-use crate::source::{CommitError, Read, Reader};
+use crate::source::{CommitError, Reader};
 use crate::telemetry::PartitionState;
 
 mod buffers;
+mod read;
 
 /// What a last commit may take even when the time for a clean end is up (S46).
 const COMMIT_FLOOR: Duration = Duration::from_secs(5);
@@ -44,6 +46,9 @@ pub async fn serve<R: Reader, C: Clock>(
     let mut worker = Worker::new(shared, reader);
     let fault = worker.run(&mut orders).await;
     worker.leave_buffers();
+    if orders.borrow().is_leaving() {
+        worker.shared.counters.forget(&partition);
+    }
     Ended { partition, fault }
 }
 
@@ -60,8 +65,8 @@ struct Worker<R, C: Clock> {
     fault: Option<Fault>,
     /// Bytes of windows that are kept for dead letters of buffered rows.
     kept_window_bytes: u64,
-    /// What is counted in the pipeline's total of buffered bytes.
-    counted_bytes: u64,
+    /// Counts what plugins have copied of the partition's rows.
+    guest_memory: Lease,
     /// How often in a row a buffering sink's flush met backpressure (S33).
     refused: BTreeMap<usize, u32>,
     /// A sink may still hold something from an earlier assignment; nothing is read before it has forgotten that.
@@ -75,6 +80,7 @@ impl<R: Reader, C: Clock> Worker<R, C> {
         let source = reader.partition().clone();
         let unforgotten = shared.unforgotten().contains(&source);
         let sinks = shared.sinks.iter().map(|_| SinkState::default()).collect();
+        let guest_memory = shared.memory.lease(None, 0);
         let worker = Self {
             shared,
             reader,
@@ -85,7 +91,7 @@ impl<R: Reader, C: Clock> Worker<R, C> {
             collect: CollectState::default(),
             fault: None,
             kept_window_bytes: 0,
-            counted_bytes: 0,
+            guest_memory,
             refused: BTreeMap::new(),
             unforgotten,
         };
@@ -116,7 +122,11 @@ impl<R: Reader, C: Clock> Worker<R, C> {
             let command = self.core.next(now, self.is_pressed());
             self.shared.counters.place(
                 &self.source,
-                PartitionState { position: self.core.position(), committed: self.core.committed() },
+                PartitionState {
+                    position: self.core.position(),
+                    committed: self.core.committed(),
+                    end: self.reader.log_end(),
+                },
             );
             if command == Command::End {
                 return self.fault.take();
@@ -222,65 +232,19 @@ impl<R: Reader, C: Clock> Worker<R, C> {
         }
     }
 
-    async fn read(&mut self, until: Millis) -> Result<(), Stop> {
-        let wait = Duration::from_millis(until.saturating_sub(self.shared.clock.now()));
-        let read = tokio::select! {
-            biased;
-            read = self.reader.read() => read.map_err(Stop::abort)?,
-            () = self.shared.clock.sleep(wait) => return Ok(()),
-        };
-        let found = match &read {
-            Read::Position(position) => *position,
-            Read::Records(batch) => batch.offsets.first().copied().unwrap_or_default(),
-        };
-        if let Some(owed) = self.core.owed_below(found) {
-            self.prove_gone(owed, found).await?;
-        }
-        match read {
-            Read::Position(position) => {
-                self.core.advanced(position);
-                if self.reader.is_at_end() {
-                    self.core.hurry();
-                }
-            }
-            Read::Records(batch) => {
-                self.core.opened(&batch.offsets).map_err(|refused| {
-                    self.shared.counters.breaches.add(1);
-                    Stop::Abort(Abort::Failure, refused.fault(&self.source))
-                })?;
-                self.window = Some(batch);
-                if self.reader.is_at_end() {
-                    self.core.hurry();
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// S34a: after a rewind the source went on above a record that is owed. Unless the log itself says that there is none before
-    /// `found`, the rewind is made again. That never counts as a failure: it ends by itself.
-    async fn prove_gone(&mut self, owed: Offset, found: Offset) -> Result<(), Stop> {
-        let again = |fault| Stop::Abort(Abort::Destination, fault);
-        match self.reader.first_from(owed).await.map_err(again)? {
-            Some(first) if first < found => {
-                self.shared.counters.breaches.add(1);
-                Err(again(Refused::Skipped { expected: first, found }.fault(&self.source)))
-            }
-            _ => {
-                tracing::info!(partition = %self.source, owed, found, "deleted at the source while it was to come again");
-                self.core.is_gone();
-                Ok(())
-            }
-        }
-    }
-
     /// Collect, route, deliver: the whole of one window (S59–S76).
     async fn process(&mut self) -> Result<(), Stop> {
         let Some(window) = self.window.clone() else {
             return Err(Stop::abort(Fault::host("a window was lost between reading and delivering")));
         };
         let collection = Collection::new(&self.shared, &window, &mut self.collect);
-        let CollectedWindow { round, window_round, dead } = collection.run().await?;
+        let CollectedWindow { mut round, mut window_round, dead } = collection.run().await?;
+        for group in round.iter_mut().chain([&mut window_round]).flat_map(|round| &mut round.groups) {
+            // Shared batches are the window, which is counted already.
+            if let Some(batch) = Arc::get_mut(&mut group.batch) {
+                batch.guard(self.shared.memory.lease(None, batch.memory_bytes()));
+            }
+        }
         self.shared.dead_letter_records(&window, &dead).await?;
         let round = round.unwrap_or_else(|| Routed {
             groups: (0..self.shared.sinks.len())
@@ -292,7 +256,6 @@ impl<R: Reader, C: Clock> Worker<R, C> {
         self.deliver_round(&window, round).await?;
         self.deliver_round(&window, window_round).await?;
         self.core.window_done(window.len() as u64);
-        self.shared.counters.records.add(window.len() as u64);
         self.window = None;
         Ok(())
     }
@@ -382,7 +345,7 @@ impl<R: Reader, C: Clock> Worker<R, C> {
         match self.reader.commit(offset).await {
             Ok(()) => {
                 self.shared.note_committed(&self.source, offset);
-                self.core.committed_at(offset);
+                self.shared.counters.records.add(self.core.committed_at(offset));
                 Ok(())
             }
             Err(CommitError::Stale(why)) => {

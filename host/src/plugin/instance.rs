@@ -53,6 +53,7 @@ pub(crate) trait Guest: Sized + Send + 'static {
 }
 
 /// Everything that an instance is made from.
+#[derive(Clone)]
 pub(crate) struct Plan {
     pub(crate) artifact: Artifact,
     pub(crate) who: Who,
@@ -73,7 +74,7 @@ impl Plan {
         options.limits.checked(&place)?;
         let json = serde_json::to_string(&options.options)
             .map_err(|error| Fault::config(format!("`{place}.options` cannot be written as JSON")).because(error))?;
-        let slots = u32::try_from(options.limits.instances).unwrap_or(1);
+        let slots = options.limits.slots(&options.grants);
         Ok(Self {
             slots,
             quotas: (0..slots).map(|_| Quota::new(&artifact.engine().ticks, &options.limits)).collect(),
@@ -85,6 +86,11 @@ impl Plan {
             who: Who { label: Who::label_of(&place), place, limits: options.limits.clone() },
             artifact,
         })
+    }
+
+    /// The same plan with a single instance.
+    pub(crate) fn with_one_slot(&self) -> Self {
+        Self { slots: 1, ..self.clone() }
     }
 
     /// Makes an instance and calls its `setup`. Blocks.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::options::{Access, Grants};
 use super::report::Deadline;
 use crate::model::Fault;
 
@@ -15,6 +16,8 @@ pub(crate) const MEBIBYTE: u64 = 1 << 20;
 const MEBIBYTES: RangeInclusive<u64> = 1..=4096;
 /// Largest file that can be allowed as a component, in MiB. Python's are some 20 MiB.
 pub(crate) const COMPONENT_MEBIBYTES: u64 = 1024;
+/// Most instances where the configuration names no number: each has a memory of its own.
+pub const MOST_AUTOMATIC_INSTANCES: u64 = 4;
 /// Shortest and longest time limit, in seconds; a guest's time is measured in steps of the first.
 const SECONDS: RangeInclusive<f64> = 0.01..=3600.0;
 
@@ -30,7 +33,8 @@ pub struct Limits {
     pub call_timeout_seconds: f64,
     /// Longest that each step of an instance's start may take, in seconds: instantiation, `setup`, and `connect` or `on-ready`.
     pub setup_timeout_seconds: f64,
-    /// How many instances share the partitions (S129).
+    /// How many instances share the partitions; 0: one per core, at most 4. A plugin that may write to a directory is one then,
+    /// because two instances might write to one file, and so is one whose `setup` refuses to be one of several (S129).
     pub instances: u64,
     /// Most lines of one instance and its replacements that reach the log in a second; the others are counted.
     pub output_lines_per_second: u64,
@@ -69,7 +73,7 @@ impl Default for Limits {
             table_elements: 1 << 18,
             call_timeout_seconds: 10.0,
             setup_timeout_seconds: 30.0,
-            instances: 1,
+            instances: 0,
             output_lines_per_second: 200,
             output_bytes_per_second: 64 << 10,
             payloads_per_call: 100_000,
@@ -102,6 +106,9 @@ pub struct Limit {
 impl Limit {
     /// In words: `memory 64 MiB`, `call timeout 10 s`, `handles 256`.
     pub fn shown(&self) -> String {
+        if (self.key, self.value) == ("instances", 0.0) {
+            return "instances automatic".into();
+        }
         let (mut name, mut unit) = (self.key.to_owned(), "");
         for (part, short) in [("_mebibytes", " MiB"), ("_seconds", " s")] {
             if let Some(at) = name.find(part) {
@@ -139,7 +146,7 @@ impl Limits {
             count("table_elements", self.table_elements, 1..=10_000_000),
             seconds("call_timeout_seconds", self.call_timeout_seconds),
             seconds("setup_timeout_seconds", self.setup_timeout_seconds),
-            count("instances", self.instances, 1..=64),
+            count("instances", self.instances, 0..=64),
             count("output_lines_per_second", self.output_lines_per_second, 0..=100_000),
             count("output_bytes_per_second", self.output_bytes_per_second, 0..=100 * MEBIBYTE),
             count("payloads_per_call", self.payloads_per_call, 1..=10_000_000),
@@ -166,6 +173,28 @@ impl Limits {
             Some(bounds) => Err(Fault::config(format!("`{place}.limits.{}` must be {bounds}", limit.key))),
             None => Ok(()),
         })
+    }
+
+    /// How many instances are made of a plugin with these grants; 0: one per core, at most [`MOST_AUTOMATIC_INSTANCES`], where its
+    /// `setup` has nothing against it.
+    pub fn instances_with(&self, grants: &Grants) -> u64 {
+        let writes = grants.directories.iter().any(|directory| directory.access == Access::Write);
+        if self.is_automatic() && writes { 1 } else { self.instances }
+    }
+
+    /// The same on this machine.
+    pub(crate) fn slots(&self, grants: &Grants) -> u32 {
+        let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
+        let slots = match self.instances_with(grants) {
+            0 => cores().clamp(1, MOST_AUTOMATIC_INSTANCES),
+            named => named,
+        };
+        u32::try_from(slots).unwrap_or(1)
+    }
+
+    /// Whether the number of instances follows the machine and the plugin.
+    pub(crate) fn is_automatic(&self) -> bool {
+        self.instances == 0
     }
 
     /// Longest call.

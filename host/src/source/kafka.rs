@@ -12,24 +12,28 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Event, Source};
+use crate::memory::{Account, Budget};
 use crate::model::{Fault, TopicPartition};
 
 mod commit;
 mod config;
 mod context;
-mod gauge;
 mod headers;
+mod inquiry;
 mod lane;
+mod listing;
 mod offsets;
 mod poller;
 mod probe;
 mod reader;
+mod ready;
+mod resolver;
 mod rewind;
 mod scan;
 mod witness;
 
 pub use config::First;
-pub use probe::probe;
+pub use probe::{probe, probe_for};
 pub use reader::KafkaReader;
 pub use scan::{Begin, committed, scan};
 
@@ -93,6 +97,9 @@ pub struct Options {
     /// Seconds that a revoked partition may take to settle, flush and commit; at most a fifth of
     /// `max.poll.interval.ms` (S46).
     pub revoke_budget_seconds: f64,
+    /// Seconds that `run` repeats at its start what may pass by itself: a topic that does not exist yet or has no leaders yet,
+    /// brokers and destinations that refuse the connection (S124a). `check --connect` repeats nothing.
+    pub start_timeout_seconds: f64,
     /// What happens when records between the committed offset and the first one that the broker still has are gone (S52).
     pub on_offset_gap: OnOffsetGap,
 }
@@ -118,6 +125,7 @@ impl Default for Options {
             instance_id: String::new(),
             properties: BTreeMap::new(),
             revoke_budget_seconds: 10.0,
+            start_timeout_seconds: 10.0,
             on_offset_gap: OnOffsetGap::default(),
         }
     }
@@ -138,10 +146,10 @@ pub struct Limits {
     pub records: usize,
     /// Most bytes of keys, values and headers; a single larger record still makes a window of its own.
     pub bytes: usize,
-    /// Records of all partitions' windows that may be read and not done with, before those over their share wait (S38).
-    pub total_records: usize,
-    /// The same in bytes.
-    pub total_bytes: usize,
+    /// What records may take in memory, over all partitions (S15).
+    pub memory: Budget,
+    /// How many partitions the topics have: what is fetched ahead is divided by it.
+    pub partitions: usize,
 }
 
 /// Which part of the topics is read.
@@ -158,6 +166,7 @@ pub struct KafkaSource {
     commands: mpsc::Sender<Command>,
     events: mpsc::Receiver<Event<KafkaReader>>,
     bell: Arc<Bell>,
+    memory: Arc<Account>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -175,12 +184,17 @@ impl KafkaSource {
     /// # Errors
     /// When an option cannot be used.
     pub fn over(options: &Options, limits: Limits, span: Span) -> Result<Self, Fault> {
-        let config::Consumer { client, first } = config::consumer(options)?;
+        let config::Consumer { client, first } = config::consumer(options, limits.memory.prefetch(limits.partitions))?;
         let bell = Arc::new(Bell::default());
         let mut consumer: BaseConsumer<Context> = client
             .create_with_context(Context::default())
             .map_err(|error| Fault::config("the Kafka consumer cannot be created").because(error))?;
         consumer.set_nonempty_callback({
+            let bell = Arc::clone(&bell);
+            move || bell.ring()
+        });
+        let memory = Account::new(limits.memory.record_bytes);
+        memory.on_relief({
             let bell = Arc::clone(&bell);
             move || bell.ring()
         });
@@ -192,15 +206,21 @@ impl KafkaSource {
             first: span.first.unwrap_or(first),
             until_end: span.until_end,
             on_offset_gap: options.on_offset_gap,
+            read_committed: config::reads_committed(&client),
             witness: Arc::new(Witness::new(client)),
         };
-        let poller =
-            Poller::new(Arc::new(consumer), settings, Arc::clone(&bell), (commands.downgrade(), orders), reports)?;
+        let shared = (Arc::clone(&memory), Arc::clone(&bell));
+        let poller = Poller::new(Arc::new(consumer), settings, shared, (commands.downgrade(), orders), reports)?;
         let thread = std::thread::Builder::new()
             .name("kafka-poll".into())
             .spawn(move || poller.run())
             .map_err(|error| Fault::host("the thread that polls Kafka cannot be started").because(error))?;
-        Ok(Self { commands, events, bell, thread: Some(thread) })
+        Ok(Self { commands, events, bell, memory, thread: Some(thread) })
+    }
+
+    /// What records take in memory.
+    pub fn memory(&self) -> Arc<Account> {
+        Arc::clone(&self.memory)
     }
 
     async fn order(&self, command: Command) {

@@ -42,6 +42,8 @@ struct Model {
     position: Offset,
     flushed: Vec<usize>,
     now: Millis,
+    /// Records that commits have settled for good, as the core says.
+    committed_records: u64,
 }
 
 impl Model {
@@ -61,6 +63,7 @@ impl Model {
             position: 0,
             flushed: Vec::new(),
             now: 0,
+            committed_records: 0,
         }
     }
 
@@ -163,7 +166,11 @@ impl Model {
                 match luck {
                     Luck::Fail(_) => prop_assert!(core.commit_failed()),
                     Luck::Stale => core.commit_stale(self.now),
-                    _ => core.committed_at(*offset),
+                    _ => {
+                        self.committed_records += core.committed_at(*offset);
+                        let below = self.log.range(..*offset).count() as u64;
+                        prop_assert_eq!(self.committed_records, below, "S58: each record is counted once");
+                    }
                 }
             }
             (Command::Discard, _) => {

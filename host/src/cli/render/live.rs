@@ -32,10 +32,23 @@ pub fn stopped(summary: &Summary) {
     err(&format!("stopped  {by}{}\n", counts(summary)));
 }
 
+/// Most partitions that the closing line names one by one.
+const PARTITIONS_NAMED: usize = 16;
+
 fn counts(summary: &Summary) -> String {
     let lost = if summary.lost > 0 { format!(", {} lost", grouped(summary.lost)) } else { String::new() };
+    let more = summary.left.len().saturating_sub(PARTITIONS_NAMED);
+    let named = summary.left.iter().take(PARTITIONS_NAMED);
+    let mut left: Vec<String> = named
+        .map(|(partition, left)| format!("{} left of {}", grouped(*left), escape(&partition.to_string())))
+        .collect();
+    if more > 0 {
+        let rest: u64 = summary.left.iter().skip(PARTITIONS_NAMED).map(|(_, left)| left).sum();
+        left.push(format!("{} left of {more} more", grouped(rest)));
+    }
+    let left = if left.is_empty() { String::new() } else { format!("; {}", left.join(", ")) };
     format!(
-        "{} records settled, {} dead letters{lost}, {} of {} partitions committed to their end",
+        "{} records committed, {} dead letters{lost}, {} of {} partitions committed to their end{left}",
         grouped(summary.records),
         grouped(summary.dead_letters),
         summary.complete,
@@ -80,22 +93,21 @@ impl Progress {
     /// Begins at nothing of `records`.
     pub fn start(records: u64) -> Self {
         let bar = ProgressBar::new(records);
-        if let Ok(style) = ProgressStyle::with_template("running  {bar:30} {pos}/{len} settled, {msg} committed") {
+        if let Ok(style) = ProgressStyle::with_template("running  {bar:30} {pos}/{len} committed") {
             bar.set_style(style);
         }
         Self { bar, pictures: Counter::default() }
     }
 
     /// Draws how far it is.
-    pub fn show(&self, settled: u64, committed: u64) {
+    pub fn show(&self, committed: u64) {
         if !self.bar.is_hidden() {
-            self.bar.set_position(settled);
-            self.bar.set_message(grouped(committed));
+            self.bar.set_position(committed);
             return;
         }
         if self.pictures.get().is_multiple_of(PICTURES_PER_LINE) {
             let all = grouped(self.bar.length().unwrap_or(0));
-            err(&format!("running  {} of {all} settled, {} committed\n", grouped(settled), grouped(committed)));
+            err(&format!("running  {} of {all} committed\n", grouped(committed)));
         }
         self.pictures.add(1);
     }
@@ -135,17 +147,22 @@ pub fn demo_ends(output: &Path, counters: &Counters, summary: &Summary) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::TopicPartition;
 
     #[test]
     fn the_closing_line_reads_as_designed() {
         let mut summary =
-            Summary { signal: None, records: 48_210, dead_letters: 3, lost: 0, complete: 12, partitions: 12 };
+            Summary { records: 48_210, dead_letters: 3, complete: 12, partitions: 12, ..Summary::default() };
         assert_eq!(
             counts(&summary),
-            "48,210 records settled, 3 dead letters, 12 of 12 partitions committed to their end"
+            "48,210 records committed, 3 dead letters, 12 of 12 partitions committed to their end"
         );
         summary.lost = 1_200;
         assert!(counts(&summary).contains("3 dead letters, 1,200 lost, 12 of 12"));
+        summary.left = (0..18).map(|number| (TopicPartition::new("orders", number), 1_000)).collect();
+        let line = counts(&summary);
+        assert!(line.contains("committed to their end; 1,000 left of orders[0], 1,000 left of orders[1],"), "{line}");
+        assert!(line.ends_with("1,000 left of orders[15], 2,000 left of 2 more"), "{line}");
         assert_eq!(grouped(1_234_567), "1,234,567");
     }
 }

@@ -38,7 +38,7 @@ fn every_finding_has_its_code() {
         ("C008", with("source_topic: t, revoke_budget_seconds: 0", "")),
         ("C008", with("source_topic: t, properties: { max.poll.interval.ms: soon }", "")),
         ("C008", plugin("limits: { memory_mebibytes: 0 }")),
-        ("C008", plugin("limits: { instances: 0 }")),
+        ("C008", plugin("limits: { instances: 65 }")),
         ("C008", plugin("limits: { call_timeout_seconds: 0 }")),
         ("C008", plugin("limits: { setup_timeout_seconds: .nan }")),
         ("C008", plugin("limits: { handles: 0 }")),

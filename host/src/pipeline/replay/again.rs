@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use super::super::dlq::{COLLECT, Content, DeadLetters, Letter, Opened, open};
 use super::super::options::DlqFormat;
 use super::Tally;
-use crate::model::{Batch, Fault};
+use crate::model::{Batch, FailureKind, Fault};
 
 /// Writes to the queue that the letters came from.
 pub struct Again {
@@ -37,7 +37,8 @@ fn unfolded(letter: &Letter) -> Letter {
         attempt_count: letter.attempt_count,
         failed_at: letter.failed_at,
         first_failed_at: Some(before.first_failed_at.unwrap_or(before.failed_at)),
-        replays: before.replays.saturating_add(1),
+        // A destination that was unavailable says nothing of the letter, and may not use up its replays.
+        replays: before.replays.saturating_add(u32::from(letter.kind != FailureKind::Unavailable)),
         ..before
     };
     if letter.sink_type != COLLECT {

@@ -8,6 +8,10 @@ use crate::model::{Offset, TopicPartition};
 /// Letters that failed again and are told apart; beyond them one that fails twice counts twice.
 const MOST_TOLD_APART: usize = 1_000_000;
 
+/// Sinks that are not configured and are named; letters for further ones are counted together.
+const MOST_SINKS_NAMED: usize = 16;
+const OTHER_SINKS: &str = "…";
+
 /// Why a letter stays where it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Passed {
@@ -37,6 +41,7 @@ struct Counts {
     handled: u64,
     omitted: u64,
     unreadable: u64,
+    not_configured: BTreeMap<String, u64>,
     again: HashSet<(TopicPartition, Offset)>,
     uncounted: u64,
 }
@@ -110,6 +115,19 @@ impl Tally {
                 counts.unreadable += 1;
             }
         }
+    }
+
+    /// The letter's sink, `kind/name`, is not configured.
+    pub fn not_configured(&self, sink: String) {
+        let mut counts = self.lock();
+        let sinks = &mut counts.not_configured;
+        let named = if sinks.len() < MOST_SINKS_NAMED || sinks.contains_key(&sink) { sink } else { OTHER_SINKS.into() };
+        *sinks.entry(named).or_default() += 1;
+    }
+
+    /// The sinks that are not configured, with the letters for each.
+    pub fn sinks_not_configured(&self) -> Vec<(String, u64)> {
+        self.lock().not_configured.iter().map(|(sink, count)| (sink.clone(), *count)).collect()
     }
 
     /// The letter became a letter again.

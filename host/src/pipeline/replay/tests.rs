@@ -313,22 +313,43 @@ fn s96_what_was_replayed_with_all_is_not_replayed_with_some() {
     ]);
     let handled = Handled { below: [(letters.source.clone(), 102)].into(), max_replays: 3 };
     let choice = Choice { max_replays: 10, handled, ..Choice::default() };
-    let taken: Vec<bool> = (0..3).map(|row| matches!(choice.verdict(&letters, row), Verdict::Take(_))).collect();
+    let routes = Routes::default();
+    let taken = (0..3).map(|row| matches!(choice.verdict(&routes, &letters, row), Verdict::Take(_)));
+    let taken: Vec<bool> = taken.collect();
     assert_eq!(taken, [false, true, true]);
 }
 
-/// S72, S96: a letter whose sink is gone is refused with the reason, in either format; one for a sink that has stopped taking
-/// its topic still goes there.
+/// K11, S72, S96: a letter whose sink is gone stops the replay, in either format, and is neither failed nor passed over; one for
+/// a sink that has stopped taking its topic still goes there.
 #[tokio::test]
-async fn s72_a_sink_that_is_gone_is_said() {
-    let (replay, _) = replay(Arc::new(crate::collect::Passthrough));
+async fn s72_a_sink_that_is_gone_stops_the_replay() {
+    let (replay, tally) = replay(Arc::new(crate::collect::Passthrough));
     let gone = of_sink(SinkKind::Kafka, "gone", record("orders", 7, b"1"));
-    let (payloads, failed) = yielded(&replay, &posted(&[(gone.clone(), DlqFormat::Raw)])).await;
-    assert!(payloads.is_empty() && failed[0].reason.starts_with("SinkNotConfiguredError"), "{payloads:?} {failed:?}");
-    let batch = posted(&[(gone, DlqFormat::Json)]);
-    let Ok(Collected::Payloads { payloads, .. }) = replay.collect(&batch).await else { panic!("no payloads") };
-    assert!(replay.routes.route(&batch, payloads).unwrap().refused[&0].starts_with("SinkNotConfiguredError"));
+    for format in [DlqFormat::Raw, DlqFormat::Json] {
+        let batch = posted(&[(record("orders", 6, b"0"), DlqFormat::Json), (gone.clone(), format)]);
+        for refused in [replay.collect(&batch).await.err(), replay.probe(&batch).await.err()] {
+            let Some(CallError::Fatal(fault)) = refused else { panic!("{refused:?}") };
+            assert!(
+                fault.to_string().ends_with("not configured: 1: `kafka/gone` (1)") && fault.hint.is_some(),
+                "{fault}"
+            );
+        }
+    }
+    assert_eq!(tally.totals().passed(), 0);
     let other = of_sink(SinkKind::Filesystem, "other", record("orders", 8, b"1"));
     let (payloads, _) = yielded(&replay, &posted(&[(other, DlqFormat::Raw)])).await;
     assert_eq!(payloads, ["filesystem/other 0 1 orders[1].jsonl 8"]);
+}
+
+/// K11: what an unavailable destination did not take has used up no replay.
+#[tokio::test]
+async fn s96_an_unavailable_destination_uses_up_no_replay() {
+    let posted = posted(&[(Letter { replays: 1, ..record("orders", 7, b"1") }, DlqFormat::Json)]);
+    let kept = Arc::new(Kept::default());
+    let again = Again::new(kept.clone(), Arc::default());
+    for kind in [FailureKind::Unavailable, FailureKind::Retry, FailureKind::Reject] {
+        again.send(&[Letter { kind, ..Letter::of_record(&posted, 0) }]).await.unwrap();
+    }
+    let replays: Vec<u32> = kept.0.lock().unwrap().iter().map(|letter| letter.replays).collect();
+    assert_eq!(replays, [1, 2, 2]);
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Letters, *};
 use crate::collect::Passthrough;
+use crate::memory::Account;
 use crate::model::Offset;
 use crate::pipeline::{Parts, run};
 use crate::source::{CommitError, Event, Read, Reader, Source};
@@ -123,6 +124,7 @@ async fn stop_after_a_second(release: Duration) -> (u64, u64) {
         dlq: Arc::new(Letters::default()),
         settings: Settings { revoke_budget: Duration::from_secs(1), ..Settings::default() },
         counters: Arc::default(),
+        memory: Account::new(u64::MAX),
     };
     let stop = tokio::time::sleep(Duration::from_secs(1));
     run(parts, Scripted { events, clock: clock.clone(), release }, clock.clone(), stop).await.unwrap();

@@ -1,7 +1,6 @@
 //! What sinks hold of a partition: counted, and forgotten where it comes again (S15, S26).
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -47,7 +46,7 @@ impl<R: Reader, C: Clock> Worker<R, C> {
     /// Whether buffers are as full as they may be, so that this partition's checkpoint is due (S15, S15a).
     pub(super) fn is_pressed(&self) -> bool {
         let mut limits = self.limits();
-        self.shared.is_pressed()
+        self.shared.memory.is_pressed()
             || limits.any(|(sink, limit)| self.shared.buffers.is_largest_of_full(sink, limit, &self.source))
     }
 
@@ -97,9 +96,7 @@ impl<R: Reader, C: Clock> Worker<R, C> {
         let rows: u64 = self.sinks.iter().map(|state| state.buffered.bytes()).sum();
         let bytes = rows + self.kept_window_bytes;
         self.core.set_buffered_bytes(bytes);
-        self.shared.buffered_bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.shared.buffered_bytes.fetch_sub(self.counted_bytes, Ordering::Relaxed);
-        self.counted_bytes = bytes;
+        self.guest_memory.resize(self.sinks.iter().map(|state| state.buffered.guest_bytes()).sum());
         for (sink, limit) in self.limits() {
             let bytes = self.sinks.get(sink).map_or(0, |state| state.buffered.guest_bytes());
             self.shared.buffers.set(sink, limit, &self.source, bytes);

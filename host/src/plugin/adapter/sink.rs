@@ -15,7 +15,7 @@ use crate::plugin::contract::{Contract, Role};
 use crate::plugin::imports::State;
 use crate::plugin::instance::slots::{Lease, Mark, Marks, Slots};
 use crate::plugin::instance::{Guest, Plan, Stop, fault};
-use crate::plugin::limits::MEBIBYTE;
+use crate::plugin::limits::{Limits, MEBIBYTE};
 use crate::plugin::report::printable;
 use crate::sink::{BufferLimit, Description, Queries, Sink, Style};
 
@@ -67,6 +67,11 @@ pub struct PluginSink {
 }
 
 impl PluginSink {
+    /// Most bytes that one instance with these limits is given between two flushes (S15a).
+    pub fn most_buffered_bytes(limits: &Limits) -> u64 {
+        limits.memory_mebibytes.saturating_mul(MEBIBYTE) / BUFFER_SHARE
+    }
+
     /// Makes the instances and calls `setup` on each, touching nothing outside; [`Sink::connect`] does that. Of `queries` the
     /// plugin may use what it is granted.
     ///
@@ -100,10 +105,8 @@ impl Sink for PluginSink {
 
     fn buffer_limit(&self, source: &TopicPartition) -> Option<BufferLimit> {
         let limits = &self.slots.plan.who.limits;
-        (self.slots.described.style == Style::Buffering).then(|| BufferLimit {
-            instance: self.slots.slot_of(source),
-            max_bytes: limits.memory_mebibytes.saturating_mul(MEBIBYTE) / BUFFER_SHARE,
-        })
+        (self.slots.described.style == Style::Buffering)
+            .then(|| BufferLimit { instance: self.slots.slot_of(source), max_bytes: Self::most_buffered_bytes(limits) })
     }
 
     async fn connect(&self) -> Result<(), CallError> {

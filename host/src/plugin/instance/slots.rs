@@ -92,10 +92,24 @@ pub(crate) struct Slots<G: Guest> {
 }
 
 impl<G: Guest> Slots<G> {
-    /// Makes every slot's instance and calls `setup` on each (S66).
+    /// Makes every slot's instance and calls `setup` on each (S66). Where the configuration leaves their number out, a plugin that
+    /// refuses to be one of several is made one (S129).
     pub(crate) async fn start(plan: Plan) -> Result<Self, Fault> {
         plan.artifact.contract().require(G::ROLE, &plan.who.place, &plan.artifact.summary().path)?;
         let plan = Arc::new(plan);
+        match Self::make(Arc::clone(&plan)).await {
+            Err(fault) if plan.who.limits.is_automatic() && plan.slots > 1 && fault.owner == Owner::Config => {
+                let alone = Self::make(Arc::new(plan.with_one_slot())).await;
+                if alone.is_ok() {
+                    tracing::info!(plugin = plan.who.label, reason = %fault, "one instance: it refuses to be one of several");
+                }
+                alone
+            }
+            made => made,
+        }
+    }
+
+    async fn make(plan: Arc<Plan>) -> Result<Self, Fault> {
         let threads = threads(&plan);
         let (mut slots, mut described) = (Vec::new(), None);
         for number in 0..plan.slots {

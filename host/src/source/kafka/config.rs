@@ -5,6 +5,7 @@ use rdkafka::config::RDKafkaLogLevel;
 
 use super::{OnOffsetGap, Options};
 use crate::brokers;
+use crate::memory::Prefetch;
 use crate::model::Fault;
 
 /// Where a partition without a committed offset starts (S51).
@@ -34,10 +35,6 @@ const DEFAULTS: &[(&str, &str)] = &[
     // A full queue is looked at again after this long; the library's own second costs a factor of six in throughput.
     ("fetch.queue.backoff.ms", "5"),
     ("fetch.wait.max.ms", "100"),
-    // Prefetched bytes are counted for each partition: this times the number of partitions is the most memory used.
-    ("queued.max.messages.kbytes", "16384"),
-    ("fetch.message.max.bytes", "4194304"),
-    ("fetch.max.bytes", "16777216"),
     // A topic that has gained partitions is looked at this often: the library's own five minutes would leave them unread so
     // long.
     ("topic.metadata.refresh.interval.ms", "60000"),
@@ -56,11 +53,27 @@ const OWNED: &[(&str, &str)] = &[
     ("allow.auto.create.topics", "false"),
 ];
 
-pub(super) fn consumer(options: &Options) -> Result<Consumer, Fault> {
+/// What the client fetches ahead, in its own words (S15).
+fn fetched_ahead(prefetch: Prefetch) -> [(&'static str, u64); 4] {
+    [
+        ("queued.max.messages.kbytes", (prefetch.queue_bytes >> 10).max(1)),
+        ("queued.min.messages", prefetch.queue_records),
+        ("fetch.message.max.bytes", prefetch.fetch_bytes),
+        ("fetch.max.bytes", prefetch.response_bytes),
+    ]
+}
+
+/// A member of the group; the user's properties go over what memory would allow.
+pub(super) fn consumer(options: &Options, prefetch: Prefetch) -> Result<Consumer, Fault> {
     if options.group.is_empty() {
         return Err(Fault::config("`kafka.group` is empty").hint("name the consumer group that offsets are kept under"));
     }
     let mut client = common(options)?;
+    for (name, value) in fetched_ahead(prefetch) {
+        if !options.properties.contains_key(name) {
+            client.set(name, value.to_string());
+        }
+    }
     let first = match options.properties.get("auto.offset.reset").map(String::as_str) {
         None | Some("earliest" | "smallest" | "beginning") => First::Earliest,
         Some("latest" | "largest" | "end") => First::Latest,
@@ -80,6 +93,11 @@ pub(super) fn consumer(options: &Options) -> Result<Consumer, Fault> {
     }
     brokers::watch(&mut client);
     Ok(Consumer { client, first })
+}
+
+/// Whether records of transactions that are still open are not read: the library's default.
+pub(super) fn reads_committed(client: &ClientConfig) -> bool {
+    client.get("isolation.level").is_none_or(|level| level == "read_committed")
 }
 
 /// The same for one who only looks, at partitions named by hand. Its group is named only because the library wants one: nothing
@@ -135,11 +153,12 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
 
     use super::*;
+    use crate::memory::Budget;
 
     fn with(name: &str, value: &str) -> Result<Consumer, Fault> {
         let mut options = Options { source_topic: "orders".into(), group: "out".into(), ..Options::default() };
         options.properties.insert(name.into(), value.into());
-        consumer(&options)
+        consumer(&options, Budget::of_mebibytes(64).prefetch(4))
     }
 
     /// S51: the first start skips nothing unless asked to, and the reset is never left to the library.

@@ -11,9 +11,10 @@ use rdkafka::message::BorrowedMessage;
 use tokio::sync::mpsc;
 
 use super::Limits;
-use super::context::{Bell, Context};
-use super::gauge::{Amount, Gauge, Held, Load};
+use super::context::Context;
 use super::headers;
+use super::ready::Ready;
+use crate::memory::{Account, Share};
 use crate::model::{Batch, Fault, Offset, TopicPartition};
 use crate::source::Read;
 
@@ -36,9 +37,11 @@ pub(super) enum Standing {
 /// What the reader and the polling thread both see of a partition.
 #[derive(Debug)]
 pub(super) struct Shared {
+    partition: TopicPartition,
     standing: AtomicU8,
+    /// Whether the partition is among those to look at.
     dirty: AtomicBool,
-    bell: Arc<Bell>,
+    ready: Arc<Ready>,
     /// What is committed as far as this member knows: the start, then what it has committed itself.
     committed: AtomicI64,
     /// Held while a commit is on its way: there is one at a time (S16), and giving the partition away waits for it (S12).
@@ -46,11 +49,12 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(bell: Arc<Bell>, start: Offset) -> Self {
+    pub(super) fn new(partition: TopicPartition, ready: Arc<Ready>, start: Offset) -> Self {
         Self {
+            partition,
             standing: AtomicU8::new(Standing::Held as u8),
-            dirty: AtomicBool::new(true),
-            bell,
+            dirty: AtomicBool::new(false),
+            ready,
             committed: AtomicI64::new(start),
             committing: Arc::default(),
         }
@@ -70,8 +74,8 @@ impl Shared {
 
     /// Asks the polling thread to look at this partition's queue.
     pub(super) fn touch(&self) {
-        self.dirty.store(true, Ordering::Release);
-        self.bell.ring();
+        self.soil();
+        self.ready.bell.ring();
     }
 
     pub(super) fn committed(&self) -> Offset {
@@ -80,11 +84,14 @@ impl Shared {
 
     pub(super) fn committed_at(&self, offset: Offset) {
         self.committed.store(offset, Ordering::Release);
-        self.bell.ring();
+        self.ready.bell.ring();
     }
 
+    /// The same without waking it.
     pub(super) fn soil(&self) {
-        self.dirty.store(true, Ordering::Release);
+        if !self.dirty.swap(true, Ordering::AcqRel) {
+            self.ready.push(self.partition.clone());
+        }
     }
 
     pub(super) fn take_dirty(&self) -> bool {
@@ -97,8 +104,6 @@ impl Shared {
 pub(super) struct Handed {
     pub epoch: u64,
     pub read: Result<Read, Fault>,
-    /// Counts the window until its worker is done with it.
-    pub held: Option<Held>,
 }
 
 /// Why a lane was left.
@@ -128,16 +133,16 @@ impl Lane {
         partition: TopicPartition,
         (start, end): (Offset, Option<Offset>),
         limits: Limits,
-        gauge: Arc<Gauge>,
-        bell: Arc<Bell>,
+        memory: Arc<Account>,
+        ready: Arc<Ready>,
     ) -> (Self, mpsc::Receiver<Handed>) {
-        let shared = Arc::new(Shared::new(bell, start));
+        let shared = Arc::new(Shared::new(partition.clone(), ready, start));
         queue.set_nonempty_callback({
             let shared = Arc::clone(&shared);
             move || shared.touch()
         });
         let (windows, handed) = mpsc::channel(WINDOWS_AHEAD);
-        let window = Open::new(partition, (start, end), limits, gauge, windows);
+        let window = Open::new(partition, (start, end), limits, memory, windows);
         (Self { shared, window, moving: false, paused: false, queue }, handed)
     }
 
@@ -185,8 +190,10 @@ pub(super) struct Open {
     partition: TopicPartition,
     limits: Limits,
     windows: mpsc::Sender<Handed>,
-    gauge: Arc<Gauge>,
-    load: Arc<Load>,
+    memory: Arc<Account>,
+    share: Arc<Share>,
+    /// Most bytes of the window being built.
+    max_bytes: usize,
     batch: Option<Batch>,
     /// Rows and bytes of the last window: the next one is made as large at once.
     last_size: (usize, usize),
@@ -205,15 +212,16 @@ impl Open {
         partition: TopicPartition,
         (start, end): (Offset, Option<Offset>),
         limits: Limits,
-        gauge: Arc<Gauge>,
+        memory: Arc<Account>,
         windows: mpsc::Sender<Handed>,
     ) -> Self {
         Self {
             partition,
             limits,
             windows,
-            gauge,
-            load: Arc::default(),
+            memory,
+            share: Arc::default(),
+            max_bytes: limits.bytes,
             batch: None,
             last_size: (0, 0),
             wanted: start,
@@ -237,8 +245,10 @@ impl Open {
         self.epoch = epoch;
     }
 
-    fn is_held_back(&self, partitions: usize) -> bool {
-        self.gauge.holds_back(&self.load, partitions)
+    /// Whether the partition has to wait because of what all records take, `partitions` sharing it.
+    fn is_held_back(&mut self, partitions: usize) -> bool {
+        self.max_bytes = self.limits.bytes.min(self.memory.window_bytes(partitions));
+        self.memory.holds_back(&self.share, partitions)
     }
 
     fn has_room(&self) -> bool {
@@ -248,7 +258,7 @@ impl Open {
     fn is_full(&self) -> bool {
         self.batch
             .as_ref()
-            .is_some_and(|batch| batch.len() >= self.limits.records || batch.size_bytes() >= self.limits.bytes)
+            .is_some_and(|batch| batch.len() >= self.limits.records || batch.size_bytes() >= self.max_bytes)
     }
 
     /// Adds a record; a window that it does not fit into is handed over first.
@@ -272,7 +282,7 @@ impl Open {
         let fits = self
             .batch
             .as_ref()
-            .is_none_or(|batch| batch.len() < self.limits.records && batch.size_bytes() + size <= self.limits.bytes);
+            .is_none_or(|batch| batch.len() < self.limits.records && batch.size_bytes() + size <= self.max_bytes);
         if !fits {
             self.hand_over();
         }
@@ -316,24 +326,18 @@ impl Open {
     }
 
     fn hand_over(&mut self) {
-        let Some(batch) = self.batch.take() else { return };
+        let Some(mut batch) = self.batch.take() else { return };
         if !self.has_room() {
             self.batch = Some(batch);
             return;
         }
         self.last_size = (batch.len(), batch.values.bytes().len());
+        batch.guard(self.memory.lease(Some(&self.share), batch.memory_bytes()));
         self.send(Ok(Read::Records(Arc::new(batch))));
     }
 
     fn send(&mut self, read: Result<Read, Fault>) -> bool {
-        let held = match &read {
-            Ok(Read::Records(batch)) => {
-                let amount = Amount { records: batch.len(), bytes: batch.size_bytes() };
-                Some(self.gauge.hold(&self.load, amount))
-            }
-            _ => None,
-        };
         // Refused when the reader is gone, or for a fault when two windows wait: it is found again after them.
-        self.windows.try_send(Handed { epoch: self.epoch, read, held }).is_ok()
+        self.windows.try_send(Handed { epoch: self.epoch, read }).is_ok()
     }
 }

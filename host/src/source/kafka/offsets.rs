@@ -16,8 +16,8 @@ use super::context::Context;
 use super::probe::refused;
 use crate::model::{Fault, Offset, TopicPartition};
 
-/// How long the broker may take over one question; it is asked again after that.
-pub(super) const QUESTION_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the brokers may take over one question. A slow one is waited for: who gives up too early gets no answer at all.
+pub(super) const QUESTION_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Why there is no start offset yet.
 pub(super) enum Unresolved {
@@ -59,73 +59,42 @@ impl Starts<'_> {
     }
 }
 
-/// The committed offset of each partition; without one, where `starts` say. A committed offset whose records are gone is a
-/// gap: it stops us, or is logged and skipped.
-pub(super) fn resolve(
-    consumer: &BaseConsumer<Context>,
-    partitions: &[TopicPartition],
-    starts: &Starts<'_>,
-) -> Result<Vec<Extent>, Unresolved> {
-    if partitions.is_empty() {
-        return Ok(Vec::new());
-    }
-    let committed = consumer.committed_offsets(list(partitions), QUESTION_TIMEOUT).map_err(unresolved)?;
-    let timed = match starts.first {
-        First::At(time) => Some(at_time(consumer, partitions, time).map_err(unresolved)?),
-        First::Earliest | First::Latest => None,
-    };
-    let mut extents = Vec::with_capacity(partitions.len());
-    for partition in partitions {
-        let found = committed.find_partition(&partition.topic, partition.partition);
-        let committed = match found {
-            Some(element) => {
-                element.error().map_err(unresolved)?;
-                element.offset()
-            }
-            None => Position::Invalid,
-        };
-        let (low, high) =
-            consumer.fetch_watermarks(&partition.topic, partition.partition, QUESTION_TIMEOUT).map_err(unresolved)?;
-        let mut gap = None;
-        let start = match (committed, starts.first_of(partition)) {
-            (Position::Offset(offset), _) if offset < low || offset > high => {
-                gap = Some((offset, low)).filter(|(wanted, low)| wanted < low);
-                within(partition, offset, low, high, starts.on_gap).map_err(Unresolved::Never)?
-            }
-            (Position::Offset(offset), _) => offset,
-            (_, First::Earliest) => low,
-            (_, First::Latest) => high,
-            (_, First::At(_)) => {
-                let found = timed.as_ref().and_then(|list| list.find_partition(&partition.topic, partition.partition));
-                found_at(found.map(|element| element.error().map(|()| element.offset())), low, high)
-                    .map_err(unresolved)?
-            }
-        };
-        let fresh = !matches!(committed, Position::Offset(_));
-        extents.push(Extent { partition: partition.clone(), start, end: high, fresh, gap });
-    }
-    Ok(extents)
+/// What the brokers said of one partition's log.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Marks {
+    pub low: Offset,
+    pub high: Offset,
+    /// The first offset of the time that was asked for, where one was and there is one.
+    pub timed: Option<Offset>,
 }
 
-/// Asks for the first offset of that time or later.
-fn at_time(
-    consumer: &BaseConsumer<Context>,
-    partitions: &[TopicPartition],
-    time: i64,
-) -> Result<TopicPartitionList, KafkaError> {
-    let mut times = TopicPartitionList::with_capacity(partitions.len());
-    for partition in partitions {
-        times.add_partition_offset(&partition.topic, partition.partition, Position::Offset(time))?;
+impl Starts<'_> {
+    /// The committed offset; without one, where these starts say. A committed offset whose records are gone is a gap: it
+    /// stops us, or is logged and skipped.
+    pub(super) fn extent(
+        &self,
+        partition: &TopicPartition,
+        committed: Option<Offset>,
+        Marks { low, high, timed }: Marks,
+    ) -> Result<Extent, Fault> {
+        let mut gap = None;
+        let start = match (committed, self.first_of(partition)) {
+            (Some(offset), _) if offset < low || offset > high => {
+                gap = Some((offset, low)).filter(|(wanted, low)| wanted < low);
+                within(partition, offset, low, high, self.on_gap)?
+            }
+            (Some(offset), _) => offset,
+            (None, First::Earliest) => low,
+            (None, First::Latest) => high,
+            (None, First::At(_)) => found_at(timed, low, high),
+        };
+        Ok(Extent { partition: partition.clone(), start, end: high, fresh: committed.is_none(), gap })
     }
-    consumer.offsets_for_times(times, QUESTION_TIMEOUT)
 }
 
 /// A partition without a record of that time or later starts at its end.
-fn found_at(found: Option<Result<Position, KafkaError>>, low: Offset, high: Offset) -> Result<Offset, KafkaError> {
-    Ok(match found.transpose()? {
-        Some(Position::Offset(offset)) => offset.clamp(low, high),
-        _ => high,
-    })
+fn found_at(found: Option<Offset>, low: Offset, high: Offset) -> Offset {
+    found.map_or(high, |offset| offset.clamp(low, high))
 }
 
 /// Answers an offset that the broker does not have: stops, or goes on at the first record that there is (S52).
@@ -160,20 +129,40 @@ pub(super) fn gap(partition: &TopicPartition, wanted: Offset, low: Offset, high:
         .hint("set `kafka.on_offset_gap: continue` to go on without them, or reset the group's offsets")
 }
 
-fn unresolved(error: KafkaError) -> Unresolved {
-    match error.rdkafka_error_code() {
-        Some(
-            code @ (RDKafkaErrorCode::TopicAuthorizationFailed
-            | RDKafkaErrorCode::GroupAuthorizationFailed
-            | RDKafkaErrorCode::ClusterAuthorizationFailed),
-        ) => Unresolved::Never(refused(code)),
-        _ => Unresolved::Later(error.to_string()),
+/// Whether it helps to ask again.
+pub(super) fn unresolved(error: &KafkaError) -> Unresolved {
+    error.rdkafka_error_code().map_or_else(|| Unresolved::Later(error.to_string()), unresolved_code)
+}
+
+/// The same for a code alone.
+pub(super) fn unresolved_code(code: RDKafkaErrorCode) -> Unresolved {
+    match code {
+        RDKafkaErrorCode::TopicAuthorizationFailed
+        | RDKafkaErrorCode::GroupAuthorizationFailed
+        | RDKafkaErrorCode::ClusterAuthorizationFailed => Unresolved::Never(refused(code)),
+        _ => Unresolved::Later(code.to_string()),
     }
+}
+
+/// How far the library has read these partitions, in their order. Asks nobody, and costs what it is asked for: the safe
+/// wrapper answers for the whole assignment, which it has to be told by the client's main thread.
+#[allow(unsafe_code, reason = "the safe wrapper answers for the whole assignment")]
+pub(super) fn positions(consumer: &BaseConsumer<Context>, partitions: &[TopicPartition]) -> Vec<Option<Offset>> {
+    let asked = list(partitions);
+    // SAFETY: the client is alive as long as the consumer that is borrowed, and the list outlives the call, which fills it in.
+    let answered = unsafe { bindings::rd_kafka_position(consumer.client().native_ptr(), asked.ptr()) };
+    if answered != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
+        return Vec::new();
+    }
+    let offset = |position| match position {
+        Position::Offset(offset) => Some(offset),
+        _ => None,
+    };
+    asked.elements().iter().map(|element| offset(element.offset())).collect()
 }
 
 /// The first offset that the broker had when it last sent anything of the partition, where it matters: then a jump over
 /// offsets below it is a loss, and any other is not (S52, S98). Asks nobody.
-#[allow(unsafe_code, reason = "the safe wrapper asks the broker every time")]
 pub(super) fn lowest(
     consumer: &BaseConsumer<Context>,
     on_gap: OnOffsetGap,
@@ -183,6 +172,15 @@ pub(super) fn lowest(
         // Reported as an error instead of being jumped over.
         return None;
     }
+    last_watermarks(consumer, partition).map(|(low, _)| low).filter(|low| *low >= 0)
+}
+
+/// Where the log began and ended when the broker last sent anything of the partition; negative where it has not yet. Asks nobody.
+#[allow(unsafe_code, reason = "the safe wrapper asks the broker every time")]
+pub(super) fn last_watermarks(
+    consumer: &BaseConsumer<Context>,
+    partition: &TopicPartition,
+) -> Option<(Offset, Offset)> {
     let name = CString::new(&*partition.topic).ok()?;
     let (mut low, mut high) = (-1, -1);
     let client = consumer.client().native_ptr();
@@ -196,7 +194,7 @@ pub(super) fn lowest(
             &raw mut high,
         )
     };
-    Some(low).filter(|low| found == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR && *low >= 0)
+    (found == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR).then_some((low, high))
 }
 
 /// A list without offsets.
@@ -224,10 +222,8 @@ mod tests {
     /// S51: what the broker answers for a time becomes a start inside the log; without an answer it is the log's end.
     #[test]
     fn a_time_becomes_a_start_s51() {
-        let at = |offset| found_at(Some(Ok(offset)), 10, 20).unwrap();
-        assert_eq!([at(Position::Offset(15)), at(Position::Offset(3)), at(Position::End)], [15, 10, 20]);
-        assert_eq!(found_at(None, 10, 20).unwrap(), 20);
-        assert!(found_at(Some(Err(KafkaError::Canceled)), 10, 20).is_err());
+        let at = |offset| found_at(offset, 10, 20);
+        assert_eq!([at(Some(15)), at(Some(3)), at(None)], [15, 10, 20]);
     }
 
     /// S52: offsets that are gone stop us with the literal facts, unless the operator has said to go on.

@@ -1,30 +1,38 @@
 //! The thread that alone polls, pauses, seeks and assigns (S45a). It never waits for a worker: what a worker cannot take
-//! stays with librdkafka, and the group's calls go on meanwhile (S14).
+//! stays with librdkafka, and the group's calls go on meanwhile (S14). It never waits for a broker either: another thread asks
+//! what has to be asked.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::Message;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::topic_partition_list::Offset as Position;
+use rdkafka::topic_partition_list::TopicPartitionList;
 use tokio::sync::{mpsc, oneshot};
 
 use super::config::First;
 use super::context::{Bell, Context, Rebalance};
-use super::gauge::{Amount, Gauge};
+use super::inquiry::Rules;
 use super::lane::{Filled, Lane, Standing};
 use super::offsets::{self, lowest};
 use super::reader::KafkaReader;
+use super::ready::Ready;
+use super::resolver::Resolver;
 use super::rewind::{Rewind, Tried};
 use super::witness::Witness;
 use super::{CLOSE_PATIENCE, Limits, OnOffsetGap};
 use crate::clock::{self, Instant};
+use crate::memory::Account;
 use crate::model::{Fault, Offset, TopicPartition};
 use crate::source::Event;
 
 mod assignment;
+mod opening;
 mod trouble;
+
+use opening::Openings;
 
 /// The main queue is polled at least this often: the group's calls and all callbacks come from it.
 const MAIN_POLL: Duration = Duration::from_millis(50);
@@ -33,8 +41,9 @@ const MAIN_ENTRIES: usize = 64;
 /// How long a source with an end waits for partitions once the group has given it none: a member that joins is often given
 /// some only after others have let them go.
 const EMPTY_PATIENCE: Duration = Duration::from_secs(5);
-/// Every partition's queue is looked at this often even if nothing announced a record.
-const SWEEP: Duration = Duration::from_secs(1);
+/// A look at partitions whose queues have announced nothing is spread over so many turns, and takes at most so many in one.
+const SWEEP_TURNS: usize = 20;
+const SWEEP_LANES: usize = 25;
 /// An order to the thread.
 pub(super) enum Command {
     /// Go back; see [`Rewind`].
@@ -54,14 +63,9 @@ pub(super) struct Settings {
     pub first: First,
     pub until_end: bool,
     pub on_offset_gap: OnOffsetGap,
+    /// Whether records of transactions that are still open are left for later.
+    pub read_committed: bool,
     pub witness: Arc<Witness>,
-}
-
-/// Partitions given to us whose start offsets are being found out.
-struct Opening {
-    partitions: Vec<TopicPartition>,
-    since: Instant,
-    due: Instant,
 }
 
 /// Partitions taken from us that workers still serve.
@@ -89,28 +93,36 @@ pub(super) struct Poller {
     events: mpsc::Sender<Event<KafkaReader>>,
     outbox: VecDeque<Event<KafkaReader>>,
     lanes: BTreeMap<TopicPartition, Lane>,
-    gauge: Arc<Gauge>,
-    opening: Option<Opening>,
+    /// Lanes to look at.
+    ready: Arc<Ready>,
+    /// What the library has been assigned: the lanes, and those that workers have let go and that are not answered for yet.
+    assigned: BTreeSet<TopicPartition>,
+    memory: Arc<Account>,
+    openings: Openings,
     closing: Option<Closing>,
     releases: Vec<Release>,
     rewinds: Vec<Rewind>,
-    /// How many partitions each topic had at the start, where that matters to where they begin.
-    known: Option<BTreeMap<String, i32>>,
     /// Below these offsets a partition's lost records are counted.
     gone: BTreeMap<TopicPartition, Offset>,
     failed: bool,
+    /// Whether topics are missing is being asked.
+    asking_for_topics: bool,
     ended: bool,
     /// When the assignment last changed; `None` before the first one.
     changed: Option<Instant>,
     polled: Instant,
     swept: Instant,
+    /// The last partition that was swept.
+    swept_to: Option<TopicPartition>,
+    /// When it was last looked whether the end is reached.
+    judged: Instant,
 }
 
 impl Poller {
     pub(super) fn new(
         consumer: Arc<BaseConsumer<Context>>,
         settings: Settings,
-        bell: Arc<Bell>,
+        (memory, bell): (Arc<Account>, Arc<Bell>),
         (sender, commands): (mpsc::WeakSender<Command>, mpsc::Receiver<Command>),
         events: mpsc::Sender<Event<KafkaReader>>,
     ) -> Result<Self, Fault> {
@@ -119,28 +131,38 @@ impl Poller {
             .subscribe(&topics)
             .map_err(|error| Fault::config(format!("cannot subscribe to {}", topics.join(", "))).because(error))?;
         let now = clock::instant();
-        let high = Amount { records: settings.limits.total_records, bytes: settings.limits.total_bytes };
+        let rules = Rules {
+            topics: settings.topics.clone(),
+            first: settings.first,
+            on_gap: settings.on_offset_gap,
+            read_committed: settings.read_committed,
+        };
+        let resolver = Resolver::start(Arc::clone(&consumer), rules, Arc::clone(&bell))?;
         Ok(Self {
             consumer,
             settings,
-            gauge: Arc::new(Gauge::new(high, Arc::clone(&bell))),
-            bell,
+            memory,
             sender,
             commands,
             events,
             outbox: VecDeque::new(),
             lanes: BTreeMap::new(),
-            opening: None,
+            ready: Arc::new(Ready::new(Arc::clone(&bell))),
+            assigned: BTreeSet::new(),
+            openings: Openings::new(resolver),
+            bell,
             closing: None,
             releases: Vec::new(),
             rewinds: Vec::new(),
-            known: None,
             gone: BTreeMap::new(),
             failed: false,
+            asking_for_topics: false,
             ended: false,
             changed: None,
             polled: now,
             swept: now,
+            swept_to: None,
+            judged: now,
         })
     }
 
@@ -244,32 +266,36 @@ impl Poller {
         }
     }
 
-    /// Moves what is fetched into windows, as far as workers have room.
+    /// Moves what is fetched into windows, as far as workers have room. Who has waited longest is served first.
     fn fill(&mut self) {
-        if self.gauge.take_relieved() || self.swept.elapsed() >= SWEEP {
-            self.swept = clock::instant();
+        if self.memory.take_relieved() {
             self.lanes.values().for_each(|lane| lane.shared.soil());
         }
+        self.sweep();
         let partitions = self.lanes.len();
         let mut drained = Vec::new();
         let (mut failures, mut gaps) = (Vec::new(), Vec::new());
-        for (partition, lane) in &mut self.lanes {
-            if lane.moving || lane.shared.standing() != Standing::Held || !lane.shared.take_dirty() {
+        // Those that announce themselves meanwhile are served in the next turn.
+        for _ in 0..self.ready.len() {
+            let Some(partition) = self.ready.pop() else { break };
+            let Some(lane) = self.lanes.get_mut(&partition) else { continue };
+            let dirty = lane.shared.take_dirty();
+            if lane.moving || lane.shared.standing() != Standing::Held || !dirty {
                 continue;
             }
-            let low = || lowest(&self.consumer, self.settings.on_offset_gap, partition);
+            let low = || lowest(&self.consumer, self.settings.on_offset_gap, &partition);
             let filled = lane.fill(partitions, &low);
             gaps.extend(lane.window.take_gaps().map(|gap| (partition.clone(), gap)));
             match filled {
                 Filled::Full => {}
-                Filled::Drained => drained.push(partition.clone()),
+                Filled::Drained => drained.push(partition),
                 Filled::Failed(error) => {
                     lane.shared.soil();
-                    failures.push((partition.clone(), error));
+                    failures.push((partition, error));
                 }
             }
             if self.polled.elapsed() >= MAIN_POLL {
-                // The lanes that were not reached are still marked; the bell makes the next turn come at once.
+                // Those that were not reached are the first ones in the next turn, which the bell makes come at once.
                 self.bell.ring();
                 break;
             }
@@ -283,18 +309,27 @@ impl Poller {
         self.pass_positions(&drained);
     }
 
-    /// Tells readers whose partition is read to its end how far that is (S99). One call for all of them: the library
-    /// answers for the whole assignment.
+    /// Has some partitions looked at that have announced nothing: all of them within a second when they are few.
+    fn sweep(&mut self) {
+        if self.lanes.is_empty() || self.swept.elapsed() < MAIN_POLL {
+            return;
+        }
+        self.swept = clock::instant();
+        let count = self.lanes.len().div_ceil(SWEEP_TURNS).min(SWEEP_LANES);
+        let after = self.swept_to.take().map_or(Bound::Unbounded, Bound::Excluded);
+        for (partition, lane) in self.lanes.range((after, Bound::Unbounded)).take(count) {
+            lane.shared.soil();
+            self.swept_to = Some(partition.clone());
+        }
+    }
+
+    /// Tells readers whose partition is read to its end how far that is (S99).
     fn pass_positions(&mut self, drained: &[TopicPartition]) {
         if drained.is_empty() {
             return;
         }
-        let Ok(positions) = self.consumer.position() else { return };
-        for partition in drained {
-            let position = positions.find_partition(&partition.topic, partition.partition);
-            if let (Some(Position::Offset(offset)), Some(lane)) =
-                (position.map(|element| element.offset()), self.lanes.get_mut(partition))
-            {
+        for (partition, position) in drained.iter().zip(offsets::positions(&self.consumer, drained)) {
+            if let (Some(offset), Some(lane)) = (position, self.lanes.get_mut(partition)) {
                 lane.window.pass(offset, &|| lowest(&self.consumer, self.settings.on_offset_gap, partition));
             }
         }
@@ -303,9 +338,14 @@ impl Poller {
     /// Says once that everything there was is committed. A member that the group gave nothing has nothing to wait for.
     fn end(&mut self) {
         let Some(changed) = self.changed else { return };
-        if !self.settings.until_end || self.ended || self.opening.is_some() || self.closing.is_some() {
+        if !self.settings.until_end || self.ended || !self.openings.is_empty() || self.closing.is_some() {
             return;
         }
+        // Each commit wakes the thread, and with many partitions many do.
+        if self.judged.elapsed() < MAIN_POLL {
+            return;
+        }
+        self.judged = clock::instant();
         let done = if self.lanes.is_empty() {
             changed.elapsed() >= EMPTY_PATIENCE
         } else {
@@ -341,14 +381,17 @@ impl Poller {
         self.lanes.clear();
         let consumer = self.consumer;
         consumer.context().close();
+        let asking = self.openings.into_resolver().end();
         let mut open: Vec<Rebalance> = Vec::new();
-        open.extend(self.opening.take().map(|opening| Rebalance::Assign(opening.partitions)));
         open.extend(self.closing.take().map(|it| Rebalance::Revoke { partitions: it.partitions, lost: false }));
         open.extend(std::iter::from_fn(|| consumer.context().take_rebalance()));
         for change in open {
             let answer = match change {
-                Rebalance::Assign(partitions) => consumer.incremental_assign(&offsets::list(&partitions)),
-                Rebalance::Revoke { partitions, .. } => consumer.incremental_unassign(&offsets::list(&partitions)),
+                Rebalance::Assign(_) => consumer.incremental_assign(&TopicPartitionList::new()),
+                Rebalance::Revoke { mut partitions, .. } => {
+                    partitions.retain(|partition| self.assigned.remove(partition));
+                    consumer.incremental_unassign(&offsets::list(&partitions))
+                }
             };
             if let Err(error) = answer {
                 tracing::debug!("while closing: {error}");
@@ -358,8 +401,10 @@ impl Poller {
         if let Err(error) = consumer.close_queue() {
             tracing::debug!("while closing: {error}");
         }
-        // Commits on their way hold the consumer too; they end with it or before it.
-        while started.elapsed() < CLOSE_PATIENCE && !(consumer.closed() && Arc::strong_count(&consumer) == 1) {
+        // Commits on their way hold the consumer too; they end with it or before it. A question to a broker that does not
+        // answer is not waited for: the thread that asks then frees the consumer.
+        let others = || Arc::strong_count(&consumer) - 1 - usize::from(!asking.is_finished());
+        while started.elapsed() < CLOSE_PATIENCE && !(consumer.closed() && others() == 0) {
             let _ = consumer.poll(MAIN_POLL);
         }
         if !consumer.closed() {

@@ -8,9 +8,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::commit;
 use super::context::{Bell, Context};
-use super::gauge::Held;
 use super::lane::{Handed, Shared, Standing};
-use super::offsets::Extent;
+use super::offsets::{self, Extent};
 use super::poller::Command;
 use super::witness::Witness;
 use crate::model::{Fault, Offset, TopicPartition};
@@ -27,8 +26,8 @@ pub struct KafkaReader {
     position: Offset,
     end: Option<Offset>,
     windows: mpsc::Receiver<Handed>,
-    /// The window that the worker has in hand; it asks for another one when it is done with it.
-    in_hand: Option<Held>,
+    /// The worker has had a window; it asks for another one when it is done with it.
+    in_hand: bool,
     shared: Arc<Shared>,
     commands: mpsc::Sender<Command>,
     bell: Arc<Bell>,
@@ -54,7 +53,7 @@ impl KafkaReader {
             position: start,
             end,
             windows,
-            in_hand: None,
+            in_hand: false,
             shared,
             commands,
             bell,
@@ -88,7 +87,7 @@ impl Reader for KafkaReader {
     }
 
     async fn read(&mut self) -> Result<Read, Fault> {
-        if self.in_hand.take().is_some() {
+        if std::mem::take(&mut self.in_hand) {
             // The partition may have been held back because of it.
             self.shared.touch();
         }
@@ -108,7 +107,7 @@ impl Reader for KafkaReader {
                         Ok(Read::Position(position)) => self.position = *position,
                         Err(_) => {}
                     }
-                    self.in_hand = handed.held;
+                    self.in_hand = true;
                     return handed.read;
                 }
                 Some(_) => {}
@@ -120,7 +119,7 @@ impl Reader for KafkaReader {
     async fn rewind(&mut self, to: Offset) -> Result<(), Fault> {
         let partition = self.partition.clone();
         self.position = to;
-        self.in_hand = None;
+        self.in_hand = false;
         self.order(|epoch, done| {
             *epoch += 1;
             Command::Rewind { partition, to, epoch: *epoch, done }
@@ -152,6 +151,11 @@ impl Reader for KafkaReader {
         self.committed = offset;
         self.shared.committed_at(offset);
         Ok(())
+    }
+
+    fn log_end(&self) -> Option<Offset> {
+        let consumer = self.consumer.upgrade()?;
+        offsets::last_watermarks(&consumer, &self.partition).map(|(_, high)| high).filter(|high| *high >= 0)
     }
 
     fn is_at_end(&self) -> bool {

@@ -1,6 +1,7 @@
 //! A look at what a topic holds, from one end to the other. It joins no group and commits nothing.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::Message;
@@ -10,10 +11,12 @@ use rdkafka::topic_partition_list::{Offset as Position, TopicPartitionList};
 
 use super::config::{self, First};
 use super::context::Context;
-use super::offsets::{self, Extent, QUESTION_TIMEOUT, Starts, Unresolved};
+use super::inquiry::{Inquiry, Rules};
+use super::offsets::{self, Extent, QUESTION_TIMEOUT, Unresolved};
 use super::probe::refused;
 use super::{OnOffsetGap, Options, headers};
 use crate::clock;
+use crate::memory::{self, Prefetch};
 use crate::model::{Batch, Fault, Offset, TopicPartition};
 
 /// How long the brokers may send nothing before the look is given up.
@@ -58,7 +61,7 @@ pub async fn committed(
     (topic, count): (&str, i32),
 ) -> Result<BTreeMap<TopicPartition, Offset>, Fault> {
     let partitions: Vec<TopicPartition> = (0..count).map(|partition| TopicPartition::new(topic, partition)).collect();
-    let client = config::consumer(options)?.client;
+    let client = config::consumer(options, prefetch(partitions.len()))?.client;
     let asked = tokio::task::spawn_blocking(move || {
         let consumer: BaseConsumer<Context> = client.create_with_context(Context::default())?;
         let list = consumer.committed_offsets(offsets::list(&partitions), QUESTION_TIMEOUT)?;
@@ -77,6 +80,11 @@ pub async fn committed(
     }
 }
 
+/// A scan keeps to the default budget: it reads what it was asked to show and nothing else.
+fn prefetch(partitions: usize) -> Prefetch {
+    memory::Options::default().budget().prefetch(partitions)
+}
+
 fn unread(error: KafkaError) -> Fault {
     match error.rdkafka_error_code() {
         Some(code @ (RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::GroupAuthorizationFailed)) => {
@@ -93,13 +101,15 @@ fn look<T>(
     mut state: T,
     mut each: impl FnMut(&mut T, &Batch),
 ) -> Result<T, Fault> {
-    let client = config::onlooker(config::consumer(options)?.client);
+    let client = config::onlooker(config::consumer(options, prefetch(partitions.len()))?.client);
+    let read_committed = config::reads_committed(&client);
     let consumer: BaseConsumer<Context> = client
         .create_with_context(Context::default())
         .map_err(|error| Fault::config("the Kafka consumer cannot be created").because(error))?;
+    let consumer = Arc::new(consumer);
     let mut ends: BTreeMap<TopicPartition, Offset> = BTreeMap::new();
     let mut list = TopicPartitionList::new();
-    for Extent { partition, start, end, .. } in extents(&consumer, partitions, begin).map_err(unknown)? {
+    for Extent { partition, start, end, .. } in extents(&consumer, partitions, begin, read_committed)? {
         if start < end {
             let place = Position::Offset(start);
             list.add_partition_offset(&partition.topic, partition.partition, place).map_err(unread)?;
@@ -152,25 +162,21 @@ fn look<T>(
 }
 
 fn extents(
-    consumer: &BaseConsumer<Context>,
+    consumer: &Arc<BaseConsumer<Context>>,
     partitions: Vec<TopicPartition>,
     begin: Begin,
-) -> Result<Vec<Extent>, Unresolved> {
-    match begin {
-        Begin::Committed => {
-            let starts = Starts { first: First::Earliest, known: None, on_gap: OnOffsetGap::Continue };
-            offsets::resolve(consumer, &partitions, &starts)
-        }
-        Begin::First => partitions
-            .into_iter()
-            .map(|partition| {
-                let (start, end) = consumer
-                    .fetch_watermarks(&partition.topic, partition.partition, QUESTION_TIMEOUT)
-                    .map_err(|error| Unresolved::Later(error.to_string()))?;
-                Ok(Extent { partition, start, end, fresh: true, gap: None })
-            })
-            .collect(),
+    read_committed: bool,
+) -> Result<Vec<Extent>, Fault> {
+    let rules = Rules { topics: Vec::new(), first: First::Earliest, on_gap: OnOffsetGap::Continue, read_committed };
+    let mut inquiry = Inquiry::new(Arc::clone(consumer), rules)?;
+    if begin == Begin::First {
+        inquiry.forget_the_group();
     }
+    let mut found = inquiry.ask(0, partitions);
+    while !inquiry.is_idle() {
+        found.extend(inquiry.wait(POLL));
+    }
+    found.into_iter().map(|found| found.start.map_err(unknown)).collect()
 }
 
 fn unknown(unresolved: Unresolved) -> Fault {

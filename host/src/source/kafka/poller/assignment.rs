@@ -10,17 +10,14 @@ use rdkafka::topic_partition_list::{Offset as Position, TopicPartitionList};
 use super::super::config::First;
 use super::super::context::Rebalance;
 use super::super::lane::{Lane, Standing};
-use super::super::offsets::{self, Extent, Starts, Unresolved};
-use super::super::probe;
+use super::super::offsets::{self, Extent};
 use super::super::reader::KafkaReader;
-use super::{Closing, Opening, Poller};
+use super::super::resolver::Answer;
+use super::{Closing, Poller};
 use crate::clock;
 use crate::model::{Fault, TopicPartition};
 use crate::source::Event;
 
-/// The wait before start offsets are asked for again, and how long that goes on.
-const RESOLVE_WAIT: Duration = Duration::from_millis(500);
-const RESOLVE_PATIENCE: Duration = Duration::from_secs(120);
 /// How long giving a partition away waits for a commit that is on its way (S12).
 const COMMIT_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -62,6 +59,9 @@ impl Poller {
     fn unassign(&mut self) {
         let Some(closing) = self.closing.take_if(|closing| closing.left.is_empty()) else { return };
         self.changed = Some(clock::instant());
+        for partition in &closing.partitions {
+            self.assigned.remove(partition);
+        }
         if let Err(error) = self.consumer.incremental_unassign(&offsets::list(&closing.partitions)) {
             self.fail(Fault::host("revoked partitions could not be given away").because(error));
         }
@@ -83,20 +83,30 @@ impl Poller {
             }
             self.outbox.push_back(Event::Lost(closing.left.iter().cloned().collect()));
         }
-        while self.opening.is_none() && self.closing.is_none() {
+        while self.closing.is_none() {
             let Some(change) = self.consumer.context().take_rebalance() else { return };
             match change {
-                Rebalance::Assign(partitions) => {
-                    let now = clock::instant();
-                    self.opening = Some(Opening { partitions, since: now, due: now });
-                    self.open();
-                }
+                Rebalance::Assign(partitions) => self.accept(partitions),
                 Rebalance::Revoke { partitions, lost } => self.revoke(partitions, lost),
             }
         }
     }
 
-    fn revoke(&mut self, partitions: Vec<TopicPartition>, lost: bool) {
+    /// Answers an assignment at once, with nothing: until then the library would deliver nothing of what we have. Each new
+    /// partition is added when its start is known.
+    fn accept(&mut self, partitions: Vec<TopicPartition>) {
+        self.changed = Some(clock::instant());
+        if let Err(error) = self.consumer.incremental_assign(&TopicPartitionList::new()) {
+            return self.fail(Fault::host("assigned partitions could not be taken").because(error));
+        }
+        self.openings.add(partitions);
+        self.openings.ask();
+    }
+
+    fn revoke(&mut self, mut partitions: Vec<TopicPartition>, lost: bool) {
+        self.openings.remove(&partitions);
+        // Those without a start were never added, and cannot be taken off.
+        partitions.retain(|partition| self.assigned.contains(partition));
         let standing = if lost { Standing::Gone } else { Standing::Revoked };
         let served: Vec<TopicPartition> =
             partitions.iter().filter(|partition| self.lanes.contains_key(partition)).cloned().collect();
@@ -113,37 +123,35 @@ impl Poller {
         }
     }
 
-    /// Finds the start offsets of new partitions and makes them part of the assignment (S51).
+    /// Takes what was found out about starts, and makes them part of the assignment (S51).
     fn open(&mut self) {
-        let Some(opening) = self.opening.as_mut().filter(|opening| clock::instant() >= opening.due) else { return };
-        let settings = &self.settings;
-        if settings.first == First::Latest && self.known.is_none() {
-            self.known = probe::partitions(&self.consumer, &settings.topics, offsets::QUESTION_TIMEOUT).ok();
-        }
-        let starts = Starts { first: settings.first, known: self.known.as_ref(), on_gap: settings.on_offset_gap };
-        let resolved = match (settings.first, &self.known) {
-            (First::Latest, None) => Err(Unresolved::Later("the brokers do not say what the topics hold".into())),
-            _ => offsets::resolve(&self.consumer, &opening.partitions, &starts),
-        };
-        match resolved {
-            Ok(starts) => {
-                self.opening = None;
-                if let Err(error) = self.assign(starts) {
-                    self.fail(Fault::host("assigned partitions could not be taken").because(error));
+        while let Some(answer) = self.openings.resolver().answer() {
+            match answer {
+                Answer::Asked => self.openings.asked(),
+                Answer::Starts(found) => {
+                    if let Err(fault) = self.openings.take(found) {
+                        self.fail(fault);
+                    }
                 }
+                Answer::Missing(topics) => self.topics_gone(&topics),
+                Answer::Gap { partition, wanted, marks } => self.gap(&partition, wanted, marks),
+                Answer::Failed(fault) => self.fail(fault),
             }
-            Err(Unresolved::Later(why)) if opening.since.elapsed() < RESOLVE_PATIENCE => {
-                tracing::warn!("start offsets are asked for again: {why}");
-                opening.due = clock::instant() + RESOLVE_WAIT;
-            }
-            Err(Unresolved::Later(why)) => {
-                opening.due = clock::instant() + RESOLVE_PATIENCE;
-                self.fail(Fault::host("the brokers do not say where partitions start").because(why));
-            }
-            Err(Unresolved::Never(fault)) => {
-                opening.due = clock::instant() + RESOLVE_PATIENCE;
-                self.fail(fault);
-            }
+        }
+        if self.failed {
+            return;
+        }
+        self.openings.ask();
+        self.openings.complain();
+        // An assignment makes the library forget that the claim is lost, and its revocation is to say so (S48).
+        if self.closing.is_some() || self.consumer.assignment_lost() {
+            return;
+        }
+        let ready = self.openings.take_ready();
+        if !ready.is_empty()
+            && let Err(error) = self.assign(ready)
+        {
+            self.fail(Fault::host("assigned partitions could not be taken").because(error));
         }
     }
 
@@ -159,10 +167,10 @@ impl Poller {
                 self.passed_over(&partition, *gap);
             }
             if *fresh && self.settings.first == First::Latest {
-                pins.add_partition_offset(&partition.topic, partition.partition, Position::Offset(start))?;
+                pins.add_partition(&partition.topic, partition.partition).set_offset(Position::Offset(start))?;
             }
             let end = Some(*end).filter(|_| self.settings.until_end);
-            list.add_partition_offset(&partition.topic, partition.partition, Position::Offset(start))?;
+            list.add_partition(&partition.topic, partition.partition).set_offset(Position::Offset(start))?;
             // Before the assignment: then nothing is ever fetched into the main queue, where it could not be held back.
             let Some(queue) = self.consumer.split_partition_queue(&partition.topic, partition.partition) else {
                 return Err(KafkaError::Global(RDKafkaErrorCode::UnknownPartition));
@@ -172,8 +180,8 @@ impl Poller {
                 partition.clone(),
                 (start, end),
                 limits,
-                Arc::clone(&self.gauge),
-                Arc::clone(&self.bell),
+                Arc::clone(&self.memory),
+                Arc::clone(&self.ready),
             );
             if let Some(sender) = self.sender.upgrade() {
                 let shared = Arc::clone(&lane.shared);
@@ -185,6 +193,7 @@ impl Poller {
             lanes.push((partition, lane));
         }
         self.consumer.incremental_assign(&list)?;
+        self.assigned.extend(lanes.iter().map(|(partition, _)| partition.clone()));
         // What "latest" is has been decided now. Decided again after a restart it would pass over what came in between.
         if pins.count() > 0
             && let Err(error) = self.consumer.commit(&pins, CommitMode::Async)

@@ -4,7 +4,8 @@ use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::super::offsets;
-use super::super::probe::{is_missing, missing, refused};
+use super::super::probe::{missing, refused};
+use super::super::resolver::Question;
 use super::Poller;
 use crate::brokers;
 use crate::model::{Fault, Offset, TopicPartition};
@@ -46,21 +47,20 @@ impl Poller {
 
     /// The library says of some topic that it does not exist, and not of which.
     fn topic_gone(&mut self) {
-        if self.failed {
-            // Every answer makes the library say it again.
-            return;
+        // Every answer makes the library say it again. When too much is being asked already, the next time is soon enough.
+        if !self.failed && !self.asking_for_topics {
+            let question = Question::Missing(self.settings.topics.clone());
+            self.asking_for_topics = self.openings.resolver().ask(question).is_ok();
         }
-        let gone: Vec<String> = self
-            .settings
-            .topics
-            .iter()
-            .filter(|topic| is_missing(&self.consumer, topic, offsets::QUESTION_TIMEOUT))
-            .cloned()
-            .collect();
-        if gone.is_empty() {
+    }
+
+    /// These topics are not there.
+    pub(super) fn topics_gone(&mut self, topics: &[String]) {
+        self.asking_for_topics = false;
+        if topics.is_empty() {
             tracing::warn!("Kafka consumer: a topic was missing for a moment");
         } else {
-            self.fail(missing(&gone.join(", ")));
+            self.fail(missing(topics));
         }
     }
 
@@ -71,10 +71,21 @@ impl Poller {
         }
         // Only reported when a gap is to stop us: otherwise the library has gone on at the first record by itself.
         let Some(wanted) = self.lanes.get(partition).map(|lane| lane.window.wanted()) else { return };
-        let marks = self.consumer.fetch_watermarks(&partition.topic, partition.partition, offsets::QUESTION_TIMEOUT);
+        let question = Question::Gap { partition: partition.clone(), wanted };
+        if self.openings.resolver().ask(question).is_err() {
+            self.gap(partition, wanted, None);
+        }
+    }
+
+    /// The offset to read next is not in the log, which begins and ends there.
+    pub(super) fn gap(&mut self, partition: &TopicPartition, wanted: Offset, marks: Option<(Offset, Offset)>) {
+        if !self.lanes.contains_key(partition) {
+            // It was taken from us meanwhile.
+            return;
+        }
         self.fail(match marks {
-            Ok((low, high)) => offsets::gap(partition, wanted, low, high),
-            Err(_) => Fault::host(format!("`{}` is to be read next and is not there", partition.at(wanted))),
+            Some((low, high)) => offsets::gap(partition, wanted, low, high),
+            None => Fault::host(format!("`{}` is to be read next and is not there", partition.at(wanted))),
         });
     }
 

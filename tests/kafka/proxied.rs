@@ -1,0 +1,165 @@
+//! Beside brokers that are slow, or do not answer everything: what is asked, and what goes on meanwhile.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tidegate::source::Reader;
+use tidegate::source::kafka::{Brokers, Options};
+
+use super::binary::{Process, Scene, wait};
+use super::help::*;
+use crate::support::broker::Broker;
+use crate::support::proxy::{LIST_OFFSETS, METADATA, OFFSET_FETCH, Proxy};
+
+fn through(proxy: &Proxy, topic: &str, group: &str) -> Options {
+    Options { brokers: Brokers::One(proxy.address()), ..options(topic, group) }
+}
+
+/// S51: the starts of many partitions take a handful of requests, and not some for each.
+#[tokio::test(flavor = "multi_thread")]
+async fn s51_starts_of_many_partitions_are_asked_together() {
+    let (topic, proxy) = (topic("bulk", 200).await, broker().proxy());
+    proxy.delay(Duration::from_millis(50));
+    let mut source = start(&through(&proxy, &topic, &unique("g")));
+    let readers = assigned(&mut source, 200).await;
+    let asked = [OFFSET_FETCH, LIST_OFFSETS].map(|kind| proxy.requests(kind));
+    assert_eq!(asked, [1, 2], "one for the group's offsets, two for the log's");
+    // The client asks for metadata of its own accord as well.
+    assert!(proxy.requests(METADATA) < 20, "{:?}", proxy.all_requests());
+    finish(source, readers).await;
+}
+
+/// S45, S51: a revocation is answered while the leaders have not yet said where its partitions start, and what they say in the
+/// end counts for the partitions that are still ours alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn s45_a_revocation_does_not_wait_for_starts() {
+    let (topic, group, proxy) = (topic("unresolved", 4).await, unique("g"), broker().proxy());
+    for partition in 0..4 {
+        produce(&topic, partition, [Row::value("v")]);
+    }
+    proxy.hang(LIST_OFFSETS);
+    let mut first = start(&through(&proxy, &topic, &group));
+    let asked = Instant::now();
+    while proxy.requests(LIST_OFFSETS) == 0 {
+        assert!(asked.elapsed() < PATIENCE, "the leaders were not asked");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let mut second = start(&options(&topic, &group));
+    let theirs = assigned(&mut second, 2).await;
+    proxy.go_on();
+    let mut ours = assigned(&mut first, 2).await;
+    let mut all: Vec<i32> = theirs.iter().chain(&ours).map(|reader| reader.partition().partition).collect();
+    all.sort_unstable();
+    assert_eq!(all, [0, 1, 2, 3], "each has one owner");
+    for reader in &mut ours {
+        assert_eq!(read(reader, 1).await.offsets, [0]);
+    }
+    finish(second, theirs).await;
+    ours.extend(assigned(&mut first, 2).await);
+    finish(first, ours).await;
+}
+
+/// S45a: a source closes although the leaders never say where its partitions start.
+#[tokio::test(flavor = "multi_thread")]
+async fn s45a_closing_does_not_wait_for_starts() {
+    let (topic, group, proxy) = (topic("unclosed", 2).await, unique("g"), broker().proxy());
+    proxy.hang(LIST_OFFSETS);
+    let source = start(&through(&proxy, &topic, &group));
+    wait("the leaders are asked", || proxy.requests(LIST_OFFSETS) > 0);
+    finish(source, Vec::new()).await;
+    // The group was left in order: the next member does not wait for a session to end.
+    let mut next = start(&options(&topic, &group));
+    let readers = assigned(&mut next, 2).await;
+    finish(next, readers).await;
+    proxy.go_on();
+}
+
+/// Beside a broker that takes 5 s over every answer, the host starts, delivers, commits and stops.
+#[tokio::test(flavor = "multi_thread")]
+async fn s51_a_slow_broker_is_waited_for() {
+    let (source, proxy) = (topic("slow", 2).await, broker().proxy());
+    broker().create_topic(&format!("{source}-letters"), 1, &[]).await;
+    for partition in 0..2 {
+        produce(&source, partition, (0..3).map(|n| Row::value(format!("{{\"n\": {n}}}"))));
+    }
+    proxy.delay(Duration::from_secs(5));
+    let group = unique("slow");
+    let scene = Scene::new(
+        &source,
+        json!({
+            "kafka": { "brokers": proxy.address(), "source_topic": source, "group": group },
+            "dlq": { "brokers": broker().bootstrap(), "topic": format!("{source}-letters") },
+            "checkpoint": { "interval_seconds": 0.5 },
+        }),
+    );
+    let mut process = Process::start(&scene, &["run"]);
+    let watched = Onlooker::new(&group);
+    let started = Instant::now();
+    while !(0..2).all(|partition| watched.committed(&source, partition) == Some(3)) {
+        assert!(started.elapsed() < PATIENCE * 3, "{} {:?}", process.told(), proxy.all_requests());
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    println!("committed after {:?}", started.elapsed());
+    process.signal("-TERM");
+    assert_eq!(process.ended(), Some(0), "{}", process.told());
+}
+
+/// Measures starts and rest with many partitions; prints what it found: `--ignored --nocapture`.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement"]
+async fn measure_many_partitions() {
+    for (partitions, delay) in [(1000, 50), (1000, 100), (10_000, 0)] {
+        let broker = Broker::start();
+        broker.create_topic("many", partitions, &[("segment.index.bytes", "1024")]).await;
+        let proxy = broker.proxy();
+        proxy.delay(Duration::from_millis(delay));
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("tidegate.yaml");
+        let document = json!({
+            "kafka": { "brokers": proxy.address(), "source_topic": "many", "group": "many" },
+            "dlq": { "brokers": broker.bootstrap() },
+            "sinks": { "filesystem": { "log": { "base_path": dir.path() } } },
+        });
+        std::fs::write(&file, document.to_string()).unwrap();
+        let log = std::fs::File::create(dir.path().join("told")).unwrap();
+        let began = Instant::now();
+        let mut process = std::process::Command::new(env!("CARGO_BIN_EXE_tidegate"));
+        let mut child = process.arg("run").arg(&file).stdout(std::process::Stdio::null()).stderr(log).spawn().unwrap();
+        let told = || std::fs::read_to_string(dir.path().join("told")).unwrap();
+        let assigned = || {
+            let text = told();
+            let lines = text.lines().filter(|line| line.contains(": assigned"));
+            lines.count()
+        };
+        let mut first = None;
+        while assigned() < usize::try_from(partitions).unwrap() {
+            if first.is_none() && assigned() > 0 {
+                first = Some(began.elapsed());
+            }
+            if began.elapsed() > PATIENCE * 3 {
+                println!("{}", told().chars().take(3000).collect::<String>());
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let all = began.elapsed();
+        std::thread::sleep(Duration::from_secs(5));
+        let ticks = || -> Vec<u64> {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
+            let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+            [11, 12].iter().map(|place| fields[*place].parse().unwrap()).collect()
+        };
+        let (before, since) = (ticks(), Instant::now());
+        std::thread::sleep(Duration::from_secs(20));
+        let used: u64 = ticks().iter().sum::<u64>() - before.iter().sum::<u64>();
+        let share = f64::from(u32::try_from(used).unwrap()) / since.elapsed().as_secs_f64();
+        println!(
+            "{partitions} partitions, {delay} ms: first {first:?}, all {all:?} after the process began, rest {share:.2} % of a core, requests {:?}",
+            proxy.all_requests()
+        );
+        let _ = std::process::Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
+        let stopping = Instant::now();
+        let _ = child.wait();
+        println!("stopped in {:?}", stopping.elapsed());
+    }
+}
