@@ -45,8 +45,6 @@ mod secured;
 mod sink;
 #[path = "kafka/source.rs"]
 mod source;
-#[path = "kafka/standard_error.rs"]
-mod standard_error;
 #[path = "kafka/start.rs"]
 mod start;
 #[path = "kafka/stopping.rs"]

@@ -259,29 +259,3 @@ async fn a_failing_discard_or_close_is_survived() {
     let sink = buffering(json!({ "close": "reject" })).await;
     assert!(sink.close().await.unwrap_err().to_string().contains("close was told to fail"));
 }
-
-/// F14, S46: guests that wait take threads of their own plugin alone. Here the runtime has a single thread for all that blocks,
-/// and two calls sleep; in the large, nine plugins of 64 instances and 512 threads.
-#[test]
-fn s46_guests_that_wait_keep_no_thread_from_commits_and_files() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().max_blocking_threads(1).enable_all().build().unwrap();
-    runtime.block_on(async {
-        let limits = json!({ "instances": 2, "call_timeout_seconds": 5 });
-        let sink = Arc::new(direct(json!({ "limits": limits })).await);
-        let sleeping: Vec<_> = [0, 1]
-            .map(|partition| {
-                let sink = Arc::clone(&sink);
-                tokio::spawn(async move { sink.deliver(&records(partition, 0, &["sleep"])).await })
-            })
-            .into();
-        // Both are in their guest now, or waiting for a thread.
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        let folder = Folder::new();
-        let path = folder.path().join("file");
-        tokio::task::spawn_blocking(move || std::fs::write(path, "{}\n")).await.unwrap().unwrap();
-        assert!(sleeping.iter().all(|call| !call.is_finished()), "the file waited for the guests");
-        for call in sleeping {
-            met_limit(&call.await.unwrap());
-        }
-    });
-}
