@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use tidegate::source::Reader;
 use tidegate::source::kafka::{Brokers, Options};
+use tidegate::source::Reader;
 
 use super::binary::{Process, Scene, wait};
 use super::help::*;
