@@ -8,7 +8,7 @@
 //!
 //! `make backlog` runs it with the release binary. `TIDEGATE_BACKLOG_RECORDS`, `TIDEGATE_BACKLOG_CASES=files,csv` and
 //! `TIDEGATE_BACKLOG_PARTITIONS=4,64` choose what is measured, `TIDEGATE_BIN` another binary.
-#![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout, reason = "a measurement")]
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a measurement")]
 
 #[path = "backlog/cases.rs"]
 mod cases;

@@ -3,7 +3,7 @@
 //! All three read the same topic of a real broker on this machine, one after the other, in several rounds. What counts is the
 //! ratio inside one round, from the first record to the last; joining the group is left out. `TIDEGATE_BENCH_RECORDS` asks for
 //! another number of records, `TIDEGATE_BENCH_ROUNDS` for another number of rounds.
-#![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout, reason = "a measurement")]
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a measurement")]
 
 #[path = "../tests/support"]
 mod support {

@@ -75,6 +75,7 @@ fn a_sound_configuration() {
     memory:
       fetched ahead from Kafka          32 MiB  divided by the partitions
       windows, payloads, buffered rows  96 MiB
+      filesystem/log                    16 MiB  at most, for each window that is being written
     --- stderr
     (nothing)
     ");
@@ -338,6 +339,12 @@ fn json_for_machines() {
         "prefetch_bytes": 33554432,
         "record_bytes": 100663296,
         "partitions": null,
+        "sinks": [
+          {
+            "name": "filesystem/log",
+            "window_bytes": 16777216
+          }
+        ],
         "plugins": []
       },
       "faults": []
@@ -381,6 +388,7 @@ fn s120_the_environment_names_file_and_options() {
     memory:
       fetched ahead from Kafka          32 MiB  divided by the partitions
       windows, payloads, buffered rows  96 MiB
+      filesystem/log                    16 MiB  at most, for each window that is being written
     --- stderr
     (nothing)
     ");
@@ -669,6 +677,8 @@ fn s117_a_base_path_that_is_not_there() {
     memory:
       fetched ahead from Kafka          32 MiB  divided by the partitions
       windows, payloads, buffered rows  96 MiB
+      filesystem/here                   16 MiB  at most, for each window that is being written
+      filesystem/log                    16 MiB  at most, for each window that is being written
     --- stderr
     (nothing)
     ");

@@ -5,6 +5,8 @@
 mod backfill;
 #[path = "kafka/backpressure.rs"]
 mod backpressure;
+#[path = "kafka/bad_inputs.rs"]
+mod bad_inputs;
 #[path = "kafka/binary.rs"]
 mod binary;
 #[path = "kafka/buffering.rs"]
@@ -17,8 +19,12 @@ mod disk;
 mod dlq;
 #[path = "kafka/end_to_end.rs"]
 mod end_to_end;
+#[path = "kafka/ends.rs"]
+mod ends;
 #[path = "kafka/ensemble.rs"]
 mod ensemble;
+#[path = "kafka/foreign.rs"]
+mod foreign;
 #[path = "kafka/handover.rs"]
 mod handover;
 #[path = "kafka/help.rs"]
@@ -49,6 +55,8 @@ mod source;
 mod start;
 #[path = "kafka/stopping.rs"]
 mod stopping;
+#[path = "kafka/truncation.rs"]
+mod truncation;
 #[path = "kafka/unavailable.rs"]
 mod unavailable;
 #[path = "support"]

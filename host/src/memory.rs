@@ -52,7 +52,7 @@ impl Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { max_mebibytes: 128 }
+        Self { max_mebibytes: 96 }
     }
 }
 

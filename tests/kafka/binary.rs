@@ -124,6 +124,11 @@ impl Process {
         Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap();
     }
 
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     /// Waits for its end and returns its code.
     pub fn ended(&mut self) -> Option<i32> {
         let mut code = None;

@@ -119,7 +119,7 @@ pub fn produce_on(bootstrap: &str, topic: &str, partition: i32, rows: impl IntoI
     let producer: ThreadedProducer<DefaultProducerContext> = ClientConfig::new()
         .set("bootstrap.servers", bootstrap)
         .set("enable.idempotence", "true")
-        .set("message.max.bytes", "50000000")
+        .set("message.max.bytes", "100000000")
         .set("queue.buffering.max.messages", "2000000")
         .set("linger.ms", "5")
         .create()

@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "not every test binary uses all of it")]
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -43,15 +43,20 @@ impl Broker {
     /// # Panics
     /// When Java or the broker's files are missing, naming the command to run, and when the broker does not come up.
     pub fn start() -> Self {
-        Self::with(None)
+        Self::with(None, &[])
     }
 
     /// The same with a second listener, [`Self::secure_bootstrap`], that wants TLS and this user's password.
     pub fn secured(user: &str, password: &str) -> Self {
-        Self::with(Some((user, password)))
+        Self::with(Some((user, password)), &[])
     }
 
-    fn with(login: Option<(&str, &str)>) -> Self {
+    /// The same as [`Self::start`] with properties of its own.
+    pub fn configured(properties: &[(&str, &str)]) -> Self {
+        Self::with(None, properties)
+    }
+
+    fn with(login: Option<(&str, &str)>, properties: &[(&str, &str)]) -> Self {
         let (port, controller) = (free_port(), free_port());
         let server = Server::new("kafka");
         let dir = server.dir();
@@ -71,11 +76,12 @@ impl Broker {
             behind(|one| one.proxy),
             dir.join("data").display()
         );
+        let more: String = properties.iter().map(|(name, value)| format!("\n{name}={value}")).collect();
         let protocols = format!(
             "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL_SSL:SASL_SSL{protocols}\n"
         );
         let secure = login.map(|(user, password)| secure_listener(dir, user, password)).unwrap_or_default();
-        fs::write(dir.join("server.properties"), own + &shared + &protocols + &secure).unwrap();
+        fs::write(dir.join("server.properties"), own + &shared + &protocols + &secure + &more).unwrap();
         format_data(dir);
         let mut broker = Self { server, port, secure_port, proxied, taken: AtomicUsize::new(0) };
         broker.restart();
@@ -100,6 +106,11 @@ impl Broker {
     /// Sends the broker a signal, such as `-STOP` and `-CONT`.
     pub fn signal(&self, signal: &str) {
         self.server.signal(signal);
+    }
+
+    /// Where it keeps a partition's log.
+    pub fn log_dir(&self, topic: &str, partition: i32) -> PathBuf {
+        self.server.dir().join(format!("data/{topic}-{partition}"))
     }
 
     /// Where clients connect.

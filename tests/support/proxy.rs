@@ -23,6 +23,8 @@ struct State {
     delay_ms: AtomicU64,
     hangs: AtomicI16,
     requests: Mutex<BTreeMap<i16, usize>>,
+    /// What is sent is not Kafka's and is not looked at.
+    is_foreign: bool,
 }
 
 /// Forwards a port of this machine to another one until the process ends.
@@ -32,9 +34,19 @@ pub struct Proxy {
 }
 
 impl Proxy {
+    /// In front of a Kafka broker.
     pub fn start(port: u16, to: u16) -> Self {
+        Self::with(port, to, false)
+    }
+
+    /// In front of any other server.
+    pub fn foreign(port: u16, to: u16) -> Self {
+        Self::with(port, to, true)
+    }
+
+    fn with(port: u16, to: u16, is_foreign: bool) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
-        let state = Arc::new(State { hangs: AtomicI16::new(NONE), ..State::default() });
+        let state = Arc::new(State { hangs: AtomicI16::new(NONE), is_foreign, ..State::default() });
         std::thread::spawn({
             let state = Arc::clone(&state);
             move || {
@@ -85,7 +97,7 @@ fn serve(client: &TcpStream, server: &TcpStream, state: &Arc<State>) {
     let [from, to] = [client, server].map(|socket| socket.try_clone().unwrap());
     let own = Arc::clone(state);
     std::thread::spawn(move || {
-        let _ = requests(&from, &to, &own);
+        let _ = if own.is_foreign { std::io::copy(&mut &from, &mut &to).map(drop) } else { requests(&from, &to, &own) };
         let _ = to.shutdown(Shutdown::Both);
     });
     let [to, from] = [client, server].map(|socket| socket.try_clone().unwrap());

@@ -248,8 +248,8 @@ pub fn dlq_sink(loaded: &Loaded) -> Result<(String, KafkaSink), Fault> {
     Ok((topic, kafka_sink(&sink_options, loaded)?.keeping_every_record()))
 }
 
-/// Connects everything at the same time, each repeated for `patience` while nobody listens there, and then the plugins, which may be granted to ask the others; on a failure closes
-/// what did connect and reports all that did not (S123).
+/// Connects everything at the same time, each repeated for `patience` where that may help, and then the plugins, which may be
+/// granted to ask the others; on a failure closes what did connect and reports all that did not (S123).
 async fn connect(sinks: &[NamedSink], dlq: &Arc<dyn DeadLetters>, patience: Duration) -> Result<(), NotStarted> {
     let connecting = |plugins: bool| {
         let chosen = sinks.iter().filter(move |one| (one.kind == SinkKind::Plugin) == plugins);
@@ -269,8 +269,7 @@ async fn connect(sinks: &[NamedSink], dlq: &Arc<dyn DeadLetters>, patience: Dura
     Err(NotStarted { exit, faults })
 }
 
-/// Repeats what fails because nobody listens: a server that starts at the same time as this host will (S124a). What the
-/// server answers is an answer, such as a login that it refuses.
+/// Repeats what may pass by itself, such as a server that is only starting (S124a); a login that it refuses does not.
 async fn patiently<F: Future<Output = Result<(), Fault>>>(
     name: &str,
     patience: Duration,
@@ -280,7 +279,7 @@ async fn patiently<F: Future<Output = Result<(), Fault>>>(
     let mut said = false;
     loop {
         match attempt().await {
-            Err(fault) if is_refused_connection(&fault) && started.elapsed() < patience => {
+            Err(fault) if may_pass(&fault) && started.elapsed() < patience => {
                 if !std::mem::replace(&mut said, true) {
                     tracing::warn!(sink = name, "{}; tried again for {} s", fault.message, patience.as_secs_f64());
                 }
@@ -291,9 +290,12 @@ async fn patiently<F: Future<Output = Result<(), Fault>>>(
     }
 }
 
-/// Every client library passes on the operating system's words, and none a code that is common to all.
-fn is_refused_connection(fault: &Fault) -> bool {
-    fault.causes.iter().any(|cause| cause.to_ascii_lowercase().contains("connection refused"))
+/// A connection that nobody takes, and a topic that was created a moment ago. Client libraries pass these on in words, and have
+/// no code that is common to all.
+fn may_pass(fault: &Fault) -> bool {
+    let words = ["connection refused", "unknown topic or partition", "leader not available"];
+    let causes = fault.causes.iter().map(|cause| cause.to_ascii_lowercase());
+    causes.into_iter().any(|cause| words.iter().any(|words| cause.contains(words)))
 }
 
 async fn close(sinks: &[NamedSink], dlq: &Arc<dyn DeadLetters>) {

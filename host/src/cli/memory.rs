@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::config::Config;
 use crate::memory::Budget;
+use crate::model::SinkKind;
 use crate::plugin::{self, MOST_AUTOMATIC_INSTANCES, PluginSink};
 
 /// Bytes in one MiB.
@@ -16,6 +17,9 @@ pub struct MemoryReport {
     budget: Budget,
     /// How many partitions share what is fetched ahead; `None` when the brokers were not asked.
     partitions: Option<usize>,
+    /// What a native sink may take for each window that it is writing, in bytes: it makes the window's rows into its own form.
+    written_bytes: u64,
+    native: Vec<String>,
     plugins: Vec<PluginMemory>,
 }
 
@@ -41,10 +45,13 @@ impl MemoryReport {
         let collector = config.collect.iter().map(|options| plugin("collect".into(), options, false));
         let sinks =
             config.sinks.plugin.iter().map(|(name, sink)| plugin(format!("plugin/{name}"), &sink.options, true));
+        let native = config.sinks.names().filter(|(kind, _)| *kind != SinkKind::Plugin);
         Self {
             max_mebibytes: config.memory.max_mebibytes,
             budget: config.memory.budget(),
             partitions,
+            written_bytes: (config.window.max_bytes as u64).min(config.memory.budget().record_bytes),
+            native: native.map(|(kind, name)| format!("{kind}/{name}")).collect(),
             plugins: collector.chain(sinks).collect(),
         }
     }
@@ -62,6 +69,10 @@ impl MemoryReport {
             ("fetched ahead from Kafka".into(), shown(self.budget.prefetch_bytes as f64), share),
             ("windows, payloads, buffered rows".into(), shown(self.budget.record_bytes as f64), String::new()),
         ];
+        for sink in &self.native {
+            let note = "at most, for each window that is being written".into();
+            rows.push((sink.clone(), shown(self.written_bytes as f64), note));
+        }
         for plugin in &self.plugins {
             let buffered = plugin.buffered_bytes.map(|bytes| format!(", rows buffered {}", shown(bytes as f64)));
             let note = format!("{}{}", instances(plugin.instances), buffered.unwrap_or_default());
@@ -89,6 +100,7 @@ impl MemoryReport {
             "prefetch_bytes": self.budget.prefetch_bytes,
             "record_bytes": self.budget.record_bytes,
             "partitions": self.partitions,
+            "sinks": self.native.iter().map(|name| json!({ "name": name, "window_bytes": self.written_bytes })).collect::<Vec<_>>(),
             "plugins": plugins,
         })
     }

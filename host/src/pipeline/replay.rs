@@ -120,6 +120,9 @@ pub fn not_configured(topic: &str, sinks: &[(String, u64)]) -> Fault {
         )
 }
 
+/// Payloads, each with the kind of its sink.
+type Addressed = Vec<(SinkKind, Payload)>;
+
 /// Turns letters into the payloads that they keep, and asks the configured collector again for the records that they keep.
 ///
 /// A letter about a sink goes to that sink alone. What the collector's window hook yields belongs to the records that no
@@ -143,7 +146,7 @@ impl Replay {
     ///
     /// # Errors
     /// A letter whose sink is not configured (S72): what comes behind it must not be committed either.
-    fn sort(&self, batch: &Batch, counted: bool) -> Result<(Vec<(SinkKind, Payload)>, Vec<Run>), CallError> {
+    fn sort(&self, batch: &Batch, counted: bool) -> Result<(Addressed, Vec<Run>), CallError> {
         let (mut payloads, mut runs) = (Vec::new(), Vec::<Run>::new());
         for row in 0..batch.len() {
             let opened = match self.choice.verdict(&self.routes, batch, row) {
@@ -207,7 +210,7 @@ impl Replay {
     }
 
     /// Asks the collector about a run's records.
-    async fn collect_run(&self, run: &Run) -> Result<(Vec<(SinkKind, Payload)>, Vec<Failure>), CallError> {
+    async fn collect_run(&self, run: &Run) -> Result<(Addressed, Vec<Failure>), CallError> {
         let (mut payloads, mut failed) = match self.inner.collect(&run.batch).await? {
             Collected::Passthrough => (run.passed_through(&self.sinks), Vec::new()),
             Collected::Payloads { payloads, failed } => (flat(payloads), failed),
@@ -239,7 +242,7 @@ impl Replay {
     }
 
     /// What the window hook makes of a run's records, or why it makes nothing.
-    async fn window_round(&self, run: &Run) -> Result<Result<Vec<(SinkKind, Payload)>, String>, CallError> {
+    async fn window_round(&self, run: &Run) -> Result<Result<Addressed, String>, CallError> {
         let Some(window) = run.window() else { return Ok(Ok(Vec::new())) };
         match self.inner.window_complete(&window).await {
             Ok(None | Some(Collected::Passthrough)) => Ok(Ok(Vec::new())),
@@ -255,7 +258,7 @@ impl Replay {
     }
 }
 
-fn flat(payloads: Vec<(SinkKind, Vec<Payload>)>) -> Vec<(SinkKind, Payload)> {
+fn flat(payloads: Vec<(SinkKind, Vec<Payload>)>) -> Addressed {
     payloads.into_iter().flat_map(|(kind, list)| list.into_iter().map(move |one| (kind, one))).collect()
 }
 

@@ -7,11 +7,15 @@ use thiserror::Error;
 
 use crate::model::{Batch, Fault, Payload, SinkKind};
 
+/// What the texts of the errors begin with.
+const AMBIGUOUS: &str = "AmbiguousSinkError";
+const NOT_CONFIGURED: &str = "SinkNotConfiguredError";
+
 /// A payload's sink cannot be told.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum RouteError {
     /// S69.
-    #[error("AmbiguousSinkError: {count} `{kind}` sinks are configured ({names}) and the payload names none of them")]
+    #[error("{}: {count} `{kind}` sinks are configured ({names}) and the payload names none of them", AMBIGUOUS)]
     Ambiguous {
         /// The kind that the payload is for.
         kind: SinkKind,
@@ -21,7 +25,7 @@ pub enum RouteError {
         names: String,
     },
     /// S70.
-    #[error("SinkNotConfiguredError: the payload is for `{kind}/{sink}`, and {known}")]
+    #[error("{}: the payload is for `{kind}/{sink}`, and {known}", NOT_CONFIGURED)]
     NotConfigured {
         /// The kind that the payload is for.
         kind: SinkKind,
@@ -30,6 +34,13 @@ pub enum RouteError {
         /// What is configured instead.
         known: String,
     },
+}
+
+impl RouteError {
+    /// Whether a reason is the text of such an error.
+    pub fn is_in(reason: &str) -> bool {
+        reason.starts_with(AMBIGUOUS) || reason.starts_with(NOT_CONFIGURED)
+    }
 }
 
 /// The configured sinks by kind and name.

@@ -18,9 +18,13 @@ use crate::model::{Fault, TopicPartition};
 mod commit;
 mod config;
 mod context;
+mod ends;
 mod headers;
+mod holders;
 mod inquiry;
+mod join_errors;
 mod lane;
+mod leader_epoch;
 mod listing;
 mod offsets;
 mod poller;
@@ -30,6 +34,7 @@ mod ready;
 mod resolver;
 mod rewind;
 mod scan;
+mod truncation;
 mod witness;
 
 pub use config::First;
@@ -100,7 +105,8 @@ pub struct Options {
     /// Seconds that `run` repeats at its start what may pass by itself: a topic that does not exist yet or has no leaders yet,
     /// brokers and destinations that refuse the connection (S124a). `check --connect` repeats nothing.
     pub start_timeout_seconds: f64,
-    /// What happens when records between the committed offset and the first one that the broker still has are gone (S52).
+    /// What happens when records between the committed offset and the first one that the broker still has are gone, or
+    /// when the log was cut below the committed offset (S52).
     pub on_offset_gap: OnOffsetGap,
 }
 
@@ -111,7 +117,8 @@ pub enum OnOffsetGap {
     /// Tidegate stops and says which offsets are missing.
     #[default]
     Stop,
-    /// Reading goes on at the first record that there is; the lost records are logged and counted.
+    /// Reading goes on at the first record that there is, or where the log was cut; the lost records are logged and
+    /// counted.
     Continue,
 }
 
@@ -157,7 +164,8 @@ pub struct Limits {
 pub struct Span {
     /// Where partitions start for which the group has committed nothing; left out, as the configuration says (S51).
     pub first: Option<First>,
-    /// Ends once everything is committed that each partition held when it was assigned, instead of waiting for more.
+    /// Ends once the group has committed everything that the topics' partitions held at the start, instead of waiting
+    /// for more.
     pub until_end: bool,
 }
 
@@ -207,7 +215,8 @@ impl KafkaSource {
             until_end: span.until_end,
             on_offset_gap: options.on_offset_gap,
             read_committed: config::reads_committed(&client),
-            witness: Arc::new(Witness::new(client)),
+            witness: Arc::new(Witness::new(client.clone())),
+            client,
         };
         let shared = (Arc::clone(&memory), Arc::clone(&bell));
         let poller = Poller::new(Arc::new(consumer), settings, shared, (commands.downgrade(), orders), reports)?;

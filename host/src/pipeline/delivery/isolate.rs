@@ -106,6 +106,10 @@ impl<C: Clock> Delivery<'_, C> {
         match disposition(mode.stage(), error) {
             Disposition::WaitAndRepeat(asked) => {
                 self.shared.wait_as_asked(waiting, &self.slot.label(), self.source, asked).await;
+                // S29: what is refused again is offered in smaller portions.
+                if mode == DeliveryMode::AddAndFlush && waiting.asked() > 1 && part.len() > 1 {
+                    search.parts.failed();
+                }
             }
             Disposition::WaitForDestination(fault) => {
                 self.discard().await;

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 
 use super::super::dlq::{COLLECT, Content, DeadLetters, Letter, Opened, open};
 use super::super::options::DlqFormat;
+use super::super::route::RouteError;
 use super::Tally;
 use crate::model::{Batch, FailureKind, Fault};
 
@@ -20,6 +21,13 @@ impl Again {
     pub fn new(inner: Arc<dyn DeadLetters>, tally: Arc<Tally>) -> Self {
         Self { inner, tally }
     }
+}
+
+/// Whether the failure uses up a replay. Neither a destination that was unavailable nor a sink that is not configured says anything
+/// of the letter.
+fn is_counted(letter: &Letter) -> bool {
+    let is_misrouted = letter.sink_type == COLLECT && RouteError::is_in(&letter.error);
+    letter.kind != FailureKind::Unavailable && !is_misrouted
 }
 
 /// A letter about a letter, as one about the record that the letter was about.
@@ -37,8 +45,7 @@ fn unfolded(letter: &Letter) -> Letter {
         attempt_count: letter.attempt_count,
         failed_at: letter.failed_at,
         first_failed_at: Some(before.first_failed_at.unwrap_or(before.failed_at)),
-        // A destination that was unavailable says nothing of the letter, and may not use up its replays.
-        replays: before.replays.saturating_add(u32::from(letter.kind != FailureKind::Unavailable)),
+        replays: before.replays.saturating_add(u32::from(is_counted(letter))),
         ..before
     };
     if letter.sink_type != COLLECT {

@@ -341,9 +341,9 @@ async fn s72_a_sink_that_is_gone_stops_the_replay() {
     assert_eq!(payloads, ["filesystem/other 0 1 orders[1].jsonl 8"]);
 }
 
-/// K11: what an unavailable destination did not take has used up no replay.
+/// K11: what an unavailable destination did not take, or a collector has for a sink that is not configured, has used up no replay.
 #[tokio::test]
-async fn s96_an_unavailable_destination_uses_up_no_replay() {
+async fn s96_an_unavailable_destination_or_a_missing_sink_uses_up_no_replay() {
     let posted = posted(&[(Letter { replays: 1, ..record("orders", 7, b"1") }, DlqFormat::Json)]);
     let kept = Arc::new(Kept::default());
     let again = Again::new(kept.clone(), Arc::default());
@@ -352,4 +352,14 @@ async fn s96_an_unavailable_destination_uses_up_no_replay() {
     }
     let replays: Vec<u32> = kept.0.lock().unwrap().iter().map(|letter| letter.replays).collect();
     assert_eq!(replays, [1, 2, 2]);
+    for sink in ["gone", ""] {
+        let refused = replay(Arc::new(crate::collect::Passthrough))
+            .0
+            .routes
+            .resolve(SinkKind::Filesystem, sink)
+            .unwrap_err()
+            .to_string();
+        again.send(&[Letter { error: refused, ..Letter::of_record(&posted, 0) }]).await.unwrap();
+        assert_eq!(kept.0.lock().unwrap().pop().map(|letter| letter.replays), Some(1), "{sink}");
+    }
 }

@@ -48,6 +48,8 @@ struct Guest {
     full_at: usize,
     /// It traps where it would hold more.
     memory: usize,
+    /// It answers backpressure to a flush of more rows; 0: of none.
+    flush_at_most: usize,
     /// It drops its buffer when it answers a fault; otherwise it keeps it, and would write its rows twice.
     forgets: bool,
     /// Some of its answers say that its destination is away.
@@ -111,6 +113,9 @@ impl Guest {
     fn flush(&mut self) -> Answer {
         self.enter("flush")?;
         let counted = std::mem::take(&mut self.counted);
+        if self.flush_at_most > 0 && counted.len() > self.flush_at_most {
+            return self.fault(CallError::Backpressure(Duration::from_secs(1)));
+        }
         for (offset, held) in &counted {
             if let (Row::BreaksFlush(fails), true) = (self.row(*offset), held) {
                 if !self.forgets {
@@ -285,6 +290,16 @@ fn s27b_a_full_buffer_is_flushed_first() {
     let (guest, dead, stopped) = run(guest, &[(1_000, true)]);
     assert!(stopped.is_none() && dead.is_empty());
     assert_eq!(guest.written, (0..1_000).collect::<Vec<_>>());
+}
+
+/// S29: while rows are given again in parts, a part that is refused twice for its size is divided; nobody stands still.
+#[test]
+fn s29_a_part_that_asks_to_wait_is_divided() {
+    let mut guest = Guest { flush_at_most: 4, ..fine(40) };
+    guest.rows[3] = Row::Breaks(Fails::Reject);
+    let (guest, dead, stopped) = run(guest, &[(40, true)]);
+    assert!(stopped.is_none());
+    assert_eq!((guest.written.len(), dead.into_keys().collect::<Vec<_>>()), (39, vec![3]));
 }
 
 /// S15a: a guest whose memory is outgrown is given less from then on, and no row is suspected.

@@ -87,8 +87,8 @@ impl Value<'_> {
 
     /// serde_json gives a number that does not fit 64 bits as an object whose only name is the library's own text. A name that stands in the document is
     /// not taken for it, whatever it says.
-    fn is_number(self, name: &Cow<'_, str>) -> bool {
-        matches!(name, Cow::Borrowed(name) if !self.text.as_bytes().as_ptr_range().contains(&name.as_ptr()))
+    fn is_number(self, borrowed: Option<&str>) -> bool {
+        borrowed.is_some_and(|name| !self.text.as_bytes().as_ptr_range().contains(&name.as_ptr()))
     }
 }
 
@@ -139,7 +139,8 @@ impl<'v> Visitor<'v> for Value<'_> {
     fn visit_map<A: MapAccess<'v>>(self, mut map: A) -> Result<Bson, A::Error> {
         let mut document = Document::new();
         let Some(mut name) = map.next_key_seed(Name)? else { return self.inside().map(|_| Bson::Document(document)) };
-        if self.is_number(&name) {
+        let borrowed = if let Cow::Borrowed(name) = name { Some(name) } else { None };
+        if self.is_number(borrowed) {
             return number(&map.next_value::<String>()?).map_err(|what| self.refused(what));
         }
         let inside = self.inside()?;

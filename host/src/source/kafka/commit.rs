@@ -7,7 +7,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::context::Context;
 use super::lane::{Shared, Standing};
-use super::offsets;
+use super::leader_epoch;
 use super::probe::refused;
 use crate::blocking::BlockingPool;
 use crate::model::{Fault, Offset, TopicPartition};
@@ -18,11 +18,12 @@ const COMMIT_THREADS: usize = 64;
 static COMMITS: LazyLock<BlockingPool> = LazyLock::new(|| BlockingPool::new("commit", COMMIT_THREADS));
 
 /// One OffsetCommit for one partition: of a joint one librdkafka says that it succeeded unless every partition failed.
-/// It blocks a thread for as long as the broker takes, at most the session timeout. The broker would take an offset from
-/// any member for any partition, so that the claim is checked here.
+/// It blocks a thread for as long as the broker takes, at most the session timeout. The broker would take an offset
+/// from any member for any partition, so that the claim is checked here. The offset is stored with the leader epoch of
+/// the last record below it, so that a log that was cut below it is noticed when it is read on from there (S52).
 pub(super) async fn commit(
     partition: &TopicPartition,
-    offset: Offset,
+    (offset, leader_epoch): (Offset, i32),
     shared: &Arc<Shared>,
     consumer: &Weak<BaseConsumer<Context>>,
 ) -> Result<(), CommitError> {
@@ -36,7 +37,7 @@ pub(super) async fn commit(
             return Err(gone());
         }
         let consumer = consumer.upgrade().ok_or_else(gone)?;
-        let list = offsets::at(&place, offset).map_err(|error| refusal(&place, offset, &error))?;
+        let list = leader_epoch::at(&place, offset, leader_epoch).map_err(|error| refusal(&place, offset, &error))?;
         consumer.commit(&list, CommitMode::Sync).map_err(|error| refusal(&place, offset, &error))
     });
     match result.await {

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::topic_partition_list::Offset as Position;
+use rdkafka::topic_partition_list::{Offset as Position, TopicPartitionListElem};
 
 use super::OnOffsetGap;
 use super::config::First;
 use super::context::Context;
+use super::leader_epoch;
 use super::listing::{Answer, Listed, Listing, Spec};
 use super::offsets::{self, Extent, Marks, QUESTION_TIMEOUT, Starts, Unresolved};
 use super::probe::{self, Led};
@@ -21,6 +22,9 @@ use crate::model::{Fault, Offset, TopicPartition};
 const PARTITIONS_PER_REQUEST: usize = 1000;
 /// Requests about the same partitions: first, last, and time.
 const SPECS: usize = 3;
+
+/// A committed offset, and the leader epoch below it.
+type Committed = (Offset, i32);
 
 /// How starts are chosen.
 #[derive(Clone, Debug)]
@@ -42,7 +46,7 @@ pub(super) struct Found {
 struct Group {
     round: u64,
     partitions: Vec<TopicPartition>,
-    committed: HashMap<TopicPartition, Option<Offset>>,
+    committed: HashMap<TopicPartition, Option<Committed>>,
     listed: [Option<HashMap<TopicPartition, Listed>>; SPECS],
     failed: Option<RDKafkaErrorCode>,
     /// Answers that are still to come.
@@ -150,26 +154,26 @@ impl Inquiry {
     fn committed(
         &self,
         partitions: &[TopicPartition],
-    ) -> Result<HashMap<TopicPartition, Result<Option<Offset>, KafkaError>>, KafkaError> {
+    ) -> Result<HashMap<TopicPartition, Result<Option<Committed>, KafkaError>>, KafkaError> {
         if partitions.is_empty() || !self.of_group {
             return Ok(partitions.iter().map(|partition| (partition.clone(), Ok(None))).collect());
         }
         let answered = self.listing.consumer().committed_offsets(offsets::list(partitions), QUESTION_TIMEOUT)?;
-        let of = |element: rdkafka::topic_partition_list::TopicPartitionListElem<'_>| {
-            let offset = match element.offset() {
-                Position::Offset(offset) => Some(offset),
+        let of = |(element, epoch): (TopicPartitionListElem<'_>, i32)| {
+            let committed = match element.offset() {
+                Position::Offset(offset) => Some((offset, epoch)),
                 _ => None,
             };
-            (TopicPartition::new(element.topic(), element.partition()), element.error().map(|()| offset))
+            (TopicPartition::new(element.topic(), element.partition()), element.error().map(|()| committed))
         };
-        Ok(answered.elements().into_iter().map(of).collect())
+        Ok(answered.elements().into_iter().zip(leader_epoch::listed(&answered)).map(of).collect())
     }
 
     fn list(
         &mut self,
         round: u64,
         partitions: Vec<TopicPartition>,
-        committed: HashMap<TopicPartition, Option<Offset>>,
+        committed: HashMap<TopicPartition, Option<Committed>>,
     ) -> Result<(), KafkaError> {
         let number = self.next;
         self.next += 1;

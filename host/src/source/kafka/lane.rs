@@ -10,10 +10,12 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::BorrowedMessage;
 use tokio::sync::mpsc;
 
-use super::Limits;
 use super::context::Context;
 use super::headers;
+use super::leader_epoch::{self, LeaderEpochs};
 use super::ready::Ready;
+use super::truncation::{Course, Truncation};
+use super::{Limits, OnOffsetGap};
 use crate::memory::{Account, Share};
 use crate::model::{Batch, Fault, Offset, TopicPartition};
 use crate::source::Read;
@@ -44,18 +46,21 @@ pub(super) struct Shared {
     ready: Arc<Ready>,
     /// What is committed as far as this member knows: the start, then what it has committed itself.
     committed: AtomicI64,
+    /// Under which leaders the records were written that were read.
+    pub leader_epochs: LeaderEpochs,
     /// Held while a commit is on its way: there is one at a time (S16), and giving the partition away waits for it (S12).
     pub committing: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Shared {
-    pub(super) fn new(partition: TopicPartition, ready: Arc<Ready>, start: Offset) -> Self {
+    pub(super) fn new(partition: TopicPartition, ready: Arc<Ready>, start: Offset, leader_epoch: i32) -> Self {
         Self {
             partition,
             standing: AtomicU8::new(Standing::Held as u8),
             dirty: AtomicBool::new(false),
             ready,
             committed: AtomicI64::new(start),
+            leader_epochs: LeaderEpochs::new(start, leader_epoch),
             committing: Arc::default(),
         }
     }
@@ -114,6 +119,8 @@ pub(super) enum Filled {
     Drained,
     /// The library reported an error in the partition's place in the log.
     Failed(KafkaError),
+    /// The library went back to where the log was cut.
+    Truncated(Truncation),
 }
 
 /// See the module's text.
@@ -131,18 +138,18 @@ impl Lane {
     pub(super) fn new(
         mut queue: PartitionQueue<Context>,
         partition: TopicPartition,
-        (start, end): (Offset, Option<Offset>),
+        course: Course,
         limits: Limits,
         memory: Arc<Account>,
         ready: Arc<Ready>,
     ) -> (Self, mpsc::Receiver<Handed>) {
-        let shared = Arc::new(Shared::new(partition.clone(), ready, start));
+        let shared = Arc::new(Shared::new(partition.clone(), ready, course.start, course.leader_epoch));
         queue.set_nonempty_callback({
             let shared = Arc::clone(&shared);
             move || shared.touch()
         });
         let (windows, handed) = mpsc::channel(WINDOWS_AHEAD);
-        let window = Open::new(partition, (start, end), limits, memory, windows);
+        let window = Open::new(partition, course, Arc::clone(&shared), limits, memory, windows);
         (Self { shared, window, moving: false, paused: false, queue }, handed)
     }
 
@@ -154,6 +161,9 @@ impl Lane {
     /// Hands over what is fetched, as far as there is room; `partitions` share it. `low` tells the first offset that the broker has.
     pub(super) fn fill(&mut self, partitions: usize, low: &dyn Fn() -> Option<Offset>) -> Filled {
         loop {
+            if let Some(truncation) = self.window.truncation.take() {
+                return Filled::Truncated(truncation);
+            }
             if self.window.is_full() {
                 self.window.hand_over();
             }
@@ -205,12 +215,19 @@ pub(super) struct Open {
     /// Offsets that were deleted before they were read: from the first to before the second.
     gaps: Vec<(Offset, Offset)>,
     epoch: u64,
+    /// Knows the epochs of what was read; the last one is kept here too.
+    shared: Arc<Shared>,
+    leader_epoch: i32,
+    /// What to do where the log was cut.
+    on_gap: OnOffsetGap,
+    truncation: Option<Truncation>,
 }
 
 impl Open {
     fn new(
         partition: TopicPartition,
-        (start, end): (Offset, Option<Offset>),
+        Course { start, end, leader_epoch, on_gap }: Course,
+        shared: Arc<Shared>,
         limits: Limits,
         memory: Arc<Account>,
         windows: mpsc::Sender<Handed>,
@@ -229,6 +246,10 @@ impl Open {
             passed_end: false,
             gaps: Vec::new(),
             epoch: 0,
+            shared,
+            leader_epoch,
+            on_gap,
+            truncation: None,
         }
     }
 
@@ -243,6 +264,16 @@ impl Open {
         self.wanted = to;
         self.passed_end = false;
         self.epoch = epoch;
+        self.leader_epoch = self.shared.leader_epochs.below(to);
+        self.truncation = None;
+    }
+
+    /// What is read from here on is of this epoch.
+    pub(super) fn note(&mut self, leader_epoch: i32) {
+        if leader_epoch != self.leader_epoch {
+            self.leader_epoch = leader_epoch;
+            self.shared.leader_epochs.note(self.wanted, leader_epoch);
+        }
     }
 
     /// Whether the partition has to wait because of what all records take, `partitions` sharing it.
@@ -263,8 +294,19 @@ impl Open {
 
     /// Adds a record; a window that it does not fit into is handed over first.
     pub(super) fn take(&mut self, record: &BorrowedMessage<'_>, low: &dyn Fn() -> Option<Offset>) {
-        let offset = record.offset();
+        let (offset, leader_epoch) = (record.offset(), leader_epoch::of_record(record));
+        if self.truncation.is_some() {
+            // Read again from the cut.
+            return;
+        }
+        if self.on_gap == OnOffsetGap::Continue {
+            self.truncation = Truncation::found((offset, leader_epoch), (self.wanted, self.leader_epoch));
+            if self.truncation.is_some() {
+                return;
+            }
+        }
         if self.end.is_some_and(|end| offset >= end) {
+            self.note(leader_epoch);
             self.passed_end = true;
             return;
         }
@@ -277,6 +319,7 @@ impl Open {
             );
             return;
         }
+        self.note(leader_epoch);
         self.jump(offset, low);
         let size = record.key_len() + record.payload_len();
         let fits = self

@@ -13,6 +13,7 @@ use rdkafka::types::RDKafkaRespErr;
 use super::OnOffsetGap;
 use super::config::First;
 use super::context::Context;
+use super::leader_epoch;
 use super::probe::refused;
 use crate::model::{Fault, Offset, TopicPartition};
 
@@ -38,6 +39,8 @@ pub(super) struct Extent {
     pub fresh: bool,
     /// What was to be read and is gone: from the first offset to before the second.
     pub gap: Option<(Offset, Offset)>,
+    /// The leader epoch below the start, committed with it.
+    pub leader_epoch: i32,
 }
 
 /// How starts are chosen.
@@ -74,21 +77,23 @@ impl Starts<'_> {
     pub(super) fn extent(
         &self,
         partition: &TopicPartition,
-        committed: Option<Offset>,
+        committed: Option<(Offset, i32)>,
         Marks { low, high, timed }: Marks,
     ) -> Result<Extent, Fault> {
         let mut gap = None;
         let start = match (committed, self.first_of(partition)) {
-            (Some(offset), _) if offset < low || offset > high => {
+            (Some((offset, _)), _) if offset < low || offset > high => {
                 gap = Some((offset, low)).filter(|(wanted, low)| wanted < low);
                 within(partition, offset, low, high, self.on_gap)?
             }
-            (Some(offset), _) => offset,
+            (Some((offset, _)), _) => offset,
             (None, First::Earliest) => low,
             (None, First::Latest) => high,
             (None, First::At(_)) => found_at(timed, low, high),
         };
-        Ok(Extent { partition: partition.clone(), start, end: high, fresh: committed.is_none(), gap })
+        let leader_epoch =
+            committed.filter(|(offset, _)| *offset == start).map_or(leader_epoch::UNKNOWN, |(_, epoch)| epoch);
+        Ok(Extent { partition: partition.clone(), start, end: high, fresh: committed.is_none(), gap, leader_epoch })
     }
 }
 
@@ -122,7 +127,7 @@ pub(super) fn gap(partition: &TopicPartition, wanted: Offset, low: Offset, high:
     let why = if wanted < low {
         format!("{} records were deleted before they were read; the first one left is {low}", low - wanted)
     } else {
-        format!("the log ends at {high}: was the topic deleted and created again?")
+        format!("the log ends at {high}: it was cut, or the topic was deleted and created again")
     };
     Fault::host(format!("`{}` is to be read next and is not there", partition.at(wanted)))
         .because(why)
@@ -147,18 +152,19 @@ pub(super) fn unresolved_code(code: RDKafkaErrorCode) -> Unresolved {
 /// How far the library has read these partitions, in their order. Asks nobody, and costs what it is asked for: the safe
 /// wrapper answers for the whole assignment, which it has to be told by the client's main thread.
 #[allow(unsafe_code, reason = "the safe wrapper answers for the whole assignment")]
-pub(super) fn positions(consumer: &BaseConsumer<Context>, partitions: &[TopicPartition]) -> Vec<Option<Offset>> {
+pub(super) fn positions(consumer: &BaseConsumer<Context>, partitions: &[TopicPartition]) -> Vec<Option<(Offset, i32)>> {
     let asked = list(partitions);
     // SAFETY: the client is alive as long as the consumer that is borrowed, and the list outlives the call, which fills it in.
     let answered = unsafe { bindings::rd_kafka_position(consumer.client().native_ptr(), asked.ptr()) };
     if answered != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
         return Vec::new();
     }
-    let offset = |position| match position {
-        Position::Offset(offset) => Some(offset),
+    let place = |(position, leader_epoch)| match position {
+        Position::Offset(offset) => Some((offset, leader_epoch)),
         _ => None,
     };
-    asked.elements().iter().map(|element| offset(element.offset())).collect()
+    let positions: Vec<Position> = asked.elements().iter().map(|element| element.offset()).collect();
+    positions.into_iter().zip(leader_epoch::listed(&asked)).map(place).collect()
 }
 
 /// The first offset that the broker had when it last sent anything of the partition, where it matters: then a jump over

@@ -7,9 +7,9 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rdkafka::Message;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::topic_partition_list::TopicPartitionList;
+use rdkafka::{ClientConfig, Message};
 use tokio::sync::{mpsc, oneshot};
 
 use super::config::First;
@@ -20,7 +20,8 @@ use super::offsets::{self, lowest};
 use super::reader::KafkaReader;
 use super::ready::Ready;
 use super::resolver::Resolver;
-use super::rewind::{Rewind, Tried};
+use super::rewind::Rewind;
+use super::truncation::Truncation;
 use super::witness::Witness;
 use super::{CLOSE_PATIENCE, Limits, OnOffsetGap};
 use crate::clock::{self, Instant};
@@ -29,18 +30,21 @@ use crate::model::{Fault, Offset, TopicPartition};
 use crate::source::Event;
 
 mod assignment;
+mod end;
+mod joining;
 mod opening;
+mod rewinds;
 mod trouble;
+mod truncation;
 
+use end::Ends;
+use joining::Unjoined;
 use opening::Openings;
 
 /// The main queue is polled at least this often: the group's calls and all callbacks come from it.
 const MAIN_POLL: Duration = Duration::from_millis(50);
 /// Entries of the main queue that are looked at in one turn, so that a flood of them does not hold up the records.
 const MAIN_ENTRIES: usize = 64;
-/// How long a source with an end waits for partitions once the group has given it none: a member that joins is often given
-/// some only after others have let them go.
-const EMPTY_PATIENCE: Duration = Duration::from_secs(5);
 /// A look at partitions whose queues have announced nothing is spread over so many turns, and takes at most so many in one.
 const SWEEP_TURNS: usize = 20;
 const SWEEP_LANES: usize = 25;
@@ -66,6 +70,8 @@ pub(super) struct Settings {
     /// Whether records of transactions that are still open are left for later.
     pub read_committed: bool,
     pub witness: Arc<Witness>,
+    /// For questions of a client of its own.
+    pub client: ClientConfig,
 }
 
 /// Partitions taken from us that workers still serve.
@@ -102,9 +108,15 @@ pub(super) struct Poller {
     closing: Option<Closing>,
     releases: Vec<Release>,
     rewinds: Vec<Rewind>,
+    /// Partitions that are taken up again where their log was cut, once no worker serves them any more.
+    truncated: BTreeMap<TopicPartition, Truncation>,
     /// Below these offsets a partition's lost records are counted.
     gone: BTreeMap<TopicPartition, Offset>,
+    /// What keeps this member out of the group, and may pass.
+    unjoined: Option<Unjoined>,
     failed: bool,
+    /// Only of a source with an end.
+    ends: Option<Ends>,
     /// Whether topics are missing is being asked.
     asking_for_topics: bool,
     ended: bool,
@@ -114,8 +126,6 @@ pub(super) struct Poller {
     swept: Instant,
     /// The last partition that was swept.
     swept_to: Option<TopicPartition>,
-    /// When it was last looked whether the end is reached.
-    judged: Instant,
 }
 
 impl Poller {
@@ -131,13 +141,14 @@ impl Poller {
             .subscribe(&topics)
             .map_err(|error| Fault::config(format!("cannot subscribe to {}", topics.join(", "))).because(error))?;
         let now = clock::instant();
+        let ends = settings.until_end.then(|| Ends::start(&settings, &bell)).transpose()?;
         let rules = Rules {
             topics: settings.topics.clone(),
             first: settings.first,
             on_gap: settings.on_offset_gap,
             read_committed: settings.read_committed,
         };
-        let resolver = Resolver::start(Arc::clone(&consumer), rules, Arc::clone(&bell))?;
+        let resolver = Resolver::start(Arc::clone(&consumer), rules, settings.client.clone(), Arc::clone(&bell))?;
         Ok(Self {
             consumer,
             settings,
@@ -154,15 +165,17 @@ impl Poller {
             closing: None,
             releases: Vec::new(),
             rewinds: Vec::new(),
+            truncated: BTreeMap::new(),
             gone: BTreeMap::new(),
+            unjoined: None,
             failed: false,
+            ends,
             asking_for_topics: false,
             ended: false,
             changed: None,
             polled: now,
             swept: now,
             swept_to: None,
-            judged: now,
         })
     }
 
@@ -217,6 +230,7 @@ impl Poller {
                 Err(mpsc::error::TryRecvError::Empty) => break,
                 Ok(Command::Rewind { partition, to, epoch, done }) => {
                     let rewind = Rewind::new(partition, to, epoch, done);
+                    self.supersede(&rewind.partition);
                     match self.lanes.get_mut(&rewind.partition) {
                         Some(lane) if lane.shared.standing() == Standing::Held => {
                             lane.moving = true;
@@ -250,22 +264,6 @@ impl Poller {
         result.map_err(|error| Fault::host(format!("fetching of {partition} cannot be switched")).because(error))
     }
 
-    fn rewind(&mut self) {
-        let now = clock::instant();
-        for rewind in std::mem::take(&mut self.rewinds) {
-            match self.lanes.get_mut(&rewind.partition) {
-                Some(lane) if lane.shared.standing() == Standing::Held => {
-                    if rewind.due > now {
-                        self.rewinds.push(rewind);
-                    } else if let Tried::Again(later) = rewind.attempt(&self.consumer, lane) {
-                        self.rewinds.push(later);
-                    }
-                }
-                _ => rewind.let_go(),
-            }
-        }
-    }
-
     /// Moves what is fetched into windows, as far as workers have room. Who has waited longest is served first.
     fn fill(&mut self) {
         if self.memory.take_relieved() {
@@ -274,7 +272,7 @@ impl Poller {
         self.sweep();
         let partitions = self.lanes.len();
         let mut drained = Vec::new();
-        let (mut failures, mut gaps) = (Vec::new(), Vec::new());
+        let (mut failures, mut gaps, mut truncations) = (Vec::new(), Vec::new(), Vec::new());
         // Those that announce themselves meanwhile are served in the next turn.
         for _ in 0..self.ready.len() {
             let Some(partition) = self.ready.pop() else { break };
@@ -289,6 +287,7 @@ impl Poller {
             match filled {
                 Filled::Full => {}
                 Filled::Drained => drained.push(partition),
+                Filled::Truncated(truncation) => truncations.push((partition, truncation)),
                 Filled::Failed(error) => {
                     lane.shared.soil();
                     failures.push((partition, error));
@@ -302,6 +301,9 @@ impl Poller {
         }
         for (partition, error) in failures {
             self.misplaced(&partition, &error);
+        }
+        for (partition, truncation) in truncations {
+            self.truncate(&partition, truncation);
         }
         for (partition, gap) in gaps {
             self.passed_over(&partition, gap);
@@ -329,31 +331,13 @@ impl Poller {
             return;
         }
         for (partition, position) in drained.iter().zip(offsets::positions(&self.consumer, drained)) {
-            if let (Some(offset), Some(lane)) = (position, self.lanes.get_mut(partition)) {
+            if let (Some((offset, leader_epoch)), Some(lane)) = (position, self.lanes.get_mut(partition)) {
+                if offset > lane.window.wanted() {
+                    // What is passed is no record of its own that could tell its epoch.
+                    lane.window.note(leader_epoch);
+                }
                 lane.window.pass(offset, &|| lowest(&self.consumer, self.settings.on_offset_gap, partition));
             }
-        }
-    }
-
-    /// Says once that everything there was is committed. A member that the group gave nothing has nothing to wait for.
-    fn end(&mut self) {
-        let Some(changed) = self.changed else { return };
-        if !self.settings.until_end || self.ended || !self.openings.is_empty() || self.closing.is_some() {
-            return;
-        }
-        // Each commit wakes the thread, and with many partitions many do.
-        if self.judged.elapsed() < MAIN_POLL {
-            return;
-        }
-        self.judged = clock::instant();
-        let done = if self.lanes.is_empty() {
-            changed.elapsed() >= EMPTY_PATIENCE
-        } else {
-            self.lanes.values().all(Lane::is_done)
-        };
-        if done {
-            self.ended = true;
-            self.outbox.push_back(Event::Ended);
         }
     }
 

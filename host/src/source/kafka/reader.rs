@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::commit;
 use super::context::{Bell, Context};
 use super::lane::{Handed, Shared, Standing};
-use super::offsets::{self, Extent};
+use super::offsets;
 use super::poller::Command;
 use super::witness::Witness;
 use crate::model::{Fault, Offset, TopicPartition};
@@ -38,7 +38,7 @@ pub struct KafkaReader {
 
 impl KafkaReader {
     pub(super) fn new(
-        Extent { partition, start, .. }: Extent,
+        (partition, start): (TopicPartition, Offset),
         end: Option<Offset>,
         windows: mpsc::Receiver<Handed>,
         shared: Arc<Shared>,
@@ -147,7 +147,9 @@ impl Reader for KafkaReader {
                     .because(format!("offset {} is committed already", self.committed)),
             ));
         }
-        commit::commit(&self.partition, offset, &self.shared, &self.consumer).await?;
+        let leader_epoch = self.shared.leader_epochs.below(offset);
+        commit::commit(&self.partition, (offset, leader_epoch), &self.shared, &self.consumer).await?;
+        self.shared.leader_epochs.forget_below(offset);
         self.committed = offset;
         self.shared.committed_at(offset);
         Ok(())

@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
 use std::time::Duration;
 
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::ClientConfig;
+use rdkafka::consumer::BaseConsumer;
 
 use super::context::{Bell, Context};
 use super::inquiry::{Found, Inquiry, Rules};
 use super::offsets::QUESTION_TIMEOUT;
 use super::probe::is_missing;
+use super::truncation;
 use crate::model::{Fault, Offset, TopicPartition};
 
 /// Questions that may wait for the thread; the polling thread keeps what is beyond them and asks later.
@@ -25,8 +27,8 @@ pub(super) enum Question {
     Starts { round: u64, partitions: Vec<TopicPartition> },
     /// Which of these topics are not there.
     Missing(Vec<String>),
-    /// Where a log begins and ends that does not have the offset to read next.
-    Gap { partition: TopicPartition, wanted: Offset },
+    /// Why a log does not have the offset to read next, which has this leader epoch below it.
+    Missed { partition: TopicPartition, wanted: Offset, epoch: i32 },
 }
 
 /// What was found out.
@@ -37,12 +39,8 @@ pub(super) enum Answer {
     Missing(Vec<String>),
     /// Nothing can be asked.
     Failed(Fault),
-    /// `None`: nobody says.
-    Gap {
-        partition: TopicPartition,
-        wanted: Offset,
-        marks: Option<(Offset, Offset)>,
-    },
+    /// The partition cannot be read on.
+    Missed(TopicPartition, Fault),
 }
 
 /// The polling thread's side.
@@ -53,13 +51,18 @@ pub(super) struct Resolver {
 }
 
 impl Resolver {
-    pub(super) fn start(consumer: Arc<BaseConsumer<Context>>, rules: Rules, bell: Arc<Bell>) -> Result<Self, Fault> {
+    pub(super) fn start(
+        consumer: Arc<BaseConsumer<Context>>,
+        rules: Rules,
+        client: ClientConfig,
+        bell: Arc<Bell>,
+    ) -> Result<Self, Fault> {
         let (questions, asked) = sync_channel(QUESTIONS);
         let (answered, answers) = sync_channel(ANSWERS);
         let thread = std::thread::Builder::new()
             .name("kafka-resolve".into())
             .spawn(move || match Inquiry::new(consumer, rules) {
-                Ok(inquiry) => Work { inquiry, questions: asked, answers: answered, bell }.run(),
+                Ok(inquiry) => Work { inquiry, client, questions: asked, answers: answered, bell }.run(),
                 Err(fault) => {
                     let _ = answered.send(Answer::Failed(fault));
                     bell.ring();
@@ -89,6 +92,8 @@ impl Resolver {
 /// The thread's side.
 struct Work {
     inquiry: Inquiry,
+    /// For questions of a client of its own.
+    client: ClientConfig,
     questions: Receiver<Question>,
     answers: SyncSender<Answer>,
     bell: Arc<Bell>,
@@ -128,9 +133,9 @@ impl Work {
                 topics.retain(|topic| is_missing(consumer, topic, QUESTION_TIMEOUT));
                 self.say(Answer::Missing(topics))
             }
-            Question::Gap { partition, wanted } => {
-                let asked = consumer.fetch_watermarks(&partition.topic, partition.partition, QUESTION_TIMEOUT);
-                self.say(Answer::Gap { partition, wanted, marks: asked.ok() })
+            Question::Missed { partition, wanted, epoch } => {
+                let fault = truncation::explain(&self.client, &partition, (wanted, epoch));
+                self.say(Answer::Missed(partition, fault))
             }
         }
     }

@@ -1,17 +1,16 @@
 //! What the polling thread does about partitions given and taken (S45–S52).
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::consumer::{CommitMode, Consumer};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::{Offset as Position, TopicPartitionList};
 
 use super::super::config::First;
 use super::super::context::Rebalance;
-use super::super::lane::{Lane, Standing};
+use super::super::lane::Standing;
+use super::super::leader_epoch;
 use super::super::offsets::{self, Extent};
-use super::super::reader::KafkaReader;
 use super::super::resolver::Answer;
 use super::{Closing, Poller};
 use crate::clock;
@@ -51,6 +50,9 @@ impl Poller {
                 tracing::debug!("fetching of what is given away cannot be switched: {error}");
             }
             self.unassign();
+            for partition in &release.partitions {
+                self.begin_again(partition);
+            }
             let _ = release.done.send(());
         }
     }
@@ -108,6 +110,7 @@ impl Poller {
         // Those without a start were never added, and cannot be taken off.
         partitions.retain(|partition| self.assigned.contains(partition));
         let standing = if lost { Standing::Gone } else { Standing::Revoked };
+        self.truncated.retain(|partition, _| !partitions.contains(partition));
         let served: Vec<TopicPartition> =
             partitions.iter().filter(|partition| self.lanes.contains_key(partition)).cloned().collect();
         for partition in &served {
@@ -134,7 +137,7 @@ impl Poller {
                     }
                 }
                 Answer::Missing(topics) => self.topics_gone(&topics),
-                Answer::Gap { partition, wanted, marks } => self.gap(&partition, wanted, marks),
+                Answer::Missed(partition, fault) => self.missed(&partition, fault),
                 Answer::Failed(fault) => self.fail(fault),
             }
         }
@@ -147,7 +150,10 @@ impl Poller {
         if self.closing.is_some() || self.consumer.assignment_lost() {
             return;
         }
-        let ready = self.openings.take_ready();
+        let (ready, early) =
+            self.openings.take_ready().into_iter().partition(|extent| self.knows_end_of(&extent.partition));
+        self.openings.put_back(early);
+        let ready: Vec<Extent> = ready;
         if !ready.is_empty()
             && let Err(error) = self.assign(ready)
         {
@@ -156,41 +162,33 @@ impl Poller {
     }
 
     fn assign(&mut self, extents: Vec<Extent>) -> Result<(), KafkaError> {
-        let limits = self.settings.limits;
+        self.unjoined = None;
         self.changed = Some(clock::instant());
         let mut list = TopicPartitionList::with_capacity(extents.len());
-        let (mut lanes, mut readers, mut pins) = (Vec::new(), Vec::new(), TopicPartitionList::new());
+        let (mut lanes, mut readers, mut checked) = (Vec::new(), Vec::new(), Vec::new());
+        let mut pins = TopicPartitionList::new();
         for extent in extents {
-            let Extent { partition, start, end, fresh, gap } = &extent;
-            let (partition, start) = (partition.clone(), *start);
-            if let Some(gap) = gap {
-                self.passed_over(&partition, *gap);
+            let (partition, start) = (extent.partition.clone(), extent.start);
+            if let Some(gap) = extent.gap {
+                self.passed_over(&partition, gap);
             }
-            if *fresh && self.settings.first == First::Latest {
+            if extent.fresh && self.settings.first == First::Latest {
                 pins.add_partition(&partition.topic, partition.partition).set_offset(Position::Offset(start))?;
             }
-            let end = Some(*end).filter(|_| self.settings.until_end);
+            let end = self.end_of(&partition);
             list.add_partition(&partition.topic, partition.partition).set_offset(Position::Offset(start))?;
-            // Before the assignment: then nothing is ever fetched into the main queue, where it could not be held back.
-            let Some(queue) = self.consumer.split_partition_queue(&partition.topic, partition.partition) else {
-                return Err(KafkaError::Global(RDKafkaErrorCode::UnknownPartition));
-            };
-            let (lane, handed) = Lane::new(
-                queue,
-                partition.clone(),
-                (start, end),
-                limits,
-                Arc::clone(&self.memory),
-                Arc::clone(&self.ready),
-            );
-            if let Some(sender) = self.sender.upgrade() {
-                let shared = Arc::clone(&lane.shared);
-                let consumer = Arc::downgrade(&self.consumer);
-                let orders = (sender, Arc::clone(&self.bell));
-                let witness = Arc::clone(&self.settings.witness);
-                readers.push(KafkaReader::new(extent, end, handed, shared, orders, (consumer, witness)));
+            let (mut lane, reader) = self.lane(&extent, end)?;
+            readers.extend(reader);
+            if extent.leader_epoch != leader_epoch::UNKNOWN {
+                lane.moving = true;
+                checked.push(partition.clone());
             }
             lanes.push((partition, lane));
+        }
+        // The library takes an assignment as it is. With a seek to the same place it asks the broker whether the log
+        // was cut below it; nothing is fetched before.
+        if !checked.is_empty() {
+            self.consumer.pause(&offsets::list(&checked))?;
         }
         self.consumer.incremental_assign(&list)?;
         self.assigned.extend(lanes.iter().map(|(partition, _)| partition.clone()));
@@ -201,6 +199,11 @@ impl Poller {
             tracing::warn!("the starts of new partitions are not kept: {error}");
         }
         self.lanes.extend(lanes);
+        for partition in checked {
+            if let Some(start) = self.lanes.get(&partition).map(|lane| lane.window.wanted()) {
+                self.go_to(partition, start);
+            }
+        }
         if !readers.is_empty() {
             self.outbox.push_back(Event::Assigned(readers));
         }

@@ -138,6 +138,11 @@ impl Openings {
         std::mem::take(&mut self.ready)
     }
 
+    /// These cannot be assigned yet.
+    pub(super) fn put_back(&mut self, extents: Vec<Extent>) {
+        self.ready.extend(extents);
+    }
+
     /// Names partitions that have been without a start for some time: at once, and then every minute.
     pub(super) fn complain(&mut self) {
         let now = clock::instant();

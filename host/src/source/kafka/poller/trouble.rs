@@ -3,13 +3,22 @@
 use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-use super::super::offsets;
-use super::super::probe::{missing, refused};
+use super::super::probe::missing;
 use super::super::resolver::Question;
 use super::Poller;
 use crate::brokers;
 use crate::model::{Fault, Offset, TopicPartition};
 use crate::source::Event;
+
+/// The property whose name the library gives where an answer is larger than it receives.
+const RECEIVE_LIMIT: &str = "receive.message.max.bytes";
+
+/// A broker's answer is larger than the library receives: records that are that large come whole (S58).
+fn too_large(reason: String) -> Fault {
+    Fault::config("a broker's answer is larger than this client receives").because(reason).hint(format!(
+        "raise `{RECEIVE_LIMIT}` in `kafka.properties` above the size that is named; records larger than it are in a topic"
+    ))
+}
 
 impl Poller {
     /// An error of the consumer as a whole.
@@ -18,10 +27,13 @@ impl Poller {
         let code = error.rdkafka_error_code();
         match (error, code) {
             (KafkaError::MessageConsumptionFatal(_), _) | (_, Some(Code::Fatal)) => self.fatal(error),
-            (_, Some(code @ (Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed))) => {
-                self.fail(refused(code));
-            }
             (_, Some(Code::UnknownTopicOrPartition | Code::UnknownTopic)) => self.topic_gone(),
+            (_, Some(code)) if self.cannot_join(code) => {}
+            // Asked again, the broker answers the same: no partition of that broker gets any further.
+            (_, Some(Code::BadMessage)) => match self.consumer.context().take_complaint() {
+                Some(reason) if reason.contains(RECEIVE_LIMIT) => self.fail(too_large(reason)),
+                _ => tracing::warn!("Kafka consumer: {error}"),
+            },
             // The client has told that already.
             _ if brokers::is_of_connection(error) => tracing::debug!("Kafka consumer: {error}"),
             _ => tracing::warn!("Kafka consumer: {error}"),
@@ -70,23 +82,19 @@ impl Poller {
             return self.complain(error);
         }
         // Only reported when a gap is to stop us: otherwise the library has gone on at the first record by itself.
-        let Some(wanted) = self.lanes.get(partition).map(|lane| lane.window.wanted()) else { return };
-        let question = Question::Gap { partition: partition.clone(), wanted };
-        if self.openings.resolver().ask(question).is_err() {
-            self.gap(partition, wanted, None);
+        let Some(lane) = self.lanes.get(partition) else { return };
+        let wanted = lane.window.wanted();
+        let epoch = lane.shared.leader_epochs.below(wanted);
+        if self.openings.resolver().ask(Question::Missed { partition: partition.clone(), wanted, epoch }).is_err() {
+            self.fail(Fault::host(format!("`{}` is to be read next and is not there", partition.at(wanted))));
         }
     }
 
-    /// The offset to read next is not in the log, which begins and ends there.
-    pub(super) fn gap(&mut self, partition: &TopicPartition, wanted: Offset, marks: Option<(Offset, Offset)>) {
-        if !self.lanes.contains_key(partition) {
-            // It was taken from us meanwhile.
-            return;
+    /// The record to read next is not in the log, unless the partition was taken from us meanwhile.
+    pub(super) fn missed(&mut self, partition: &TopicPartition, fault: Fault) {
+        if self.lanes.contains_key(partition) {
+            self.fail(fault);
         }
-        self.fail(match marks {
-            Some((low, high)) => offsets::gap(partition, wanted, low, high),
-            None => Fault::host(format!("`{}` is to be read next and is not there", partition.at(wanted))),
-        });
     }
 
     /// Counts records that were deleted unread, each once, however often the partition goes back to where they were (S52).
