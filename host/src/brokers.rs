@@ -1,11 +1,10 @@
-//! What Kafka clients say of their brokers: one line when a broker becomes unavailable, at most one a minute while it is, and one
-//! when it is back, however many clients of this process use it.
+//! What Kafka clients say of their brokers: one line when a broker becomes unavailable and at most one a minute while it is,
+//! however many clients of this process use it. A client reports no broker that is back, except in debug lines of no fixed form.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
@@ -15,29 +14,15 @@ use crate::clock::{self, Instant};
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// Brokers and errors that are remembered. Those beyond are logged each time.
 const MOST_KNOWN: usize = 1_000;
-/// librdkafka tells of connections that were made only in its debug lines of this context.
-const DEBUG_CONTEXT: &str = "broker";
+/// A broker of which no client complained for this long was available in between: clients try again every few seconds.
+const OVER: Duration = Duration::from_secs(120);
 
 /// Of this process's clients, whatever they are for.
 static OUTAGES: Mutex<Outages> = Mutex::new(Outages { known: BTreeMap::new() });
 
-/// Makes a client tell when it has reached a broker.
-pub fn watch(config: &mut ClientConfig) -> &mut ClientConfig {
-    if config.get("debug").is_none() {
-        config.set("debug", DEBUG_CONTEXT);
-    }
-    config.set_log_level(RDKafkaLogLevel::Debug)
-}
-
 /// Takes a log line of a client.
 pub fn log(level: RDKafkaLogLevel, facility: &str, text: &str) {
     match (level, facility) {
-        (_, "STATE") => {
-            if let Some(broker) = reached(text) {
-                available(broker);
-            }
-            tracing::trace!(target: "librdkafka", "{facility} {text}");
-        }
         // Told by the error that comes with it, of which `error` makes one line.
         (_, "FAIL" | "ERROR" | "REQTMOUT")
         | (RDKafkaLogLevel::Debug | RDKafkaLogLevel::Info | RDKafkaLogLevel::Notice, _) => {
@@ -78,12 +63,6 @@ pub fn is_of_connection(error: &KafkaError) -> bool {
     )
 }
 
-fn available(broker: &str) {
-    if let Some(seconds) = outages(|all| all.end(broker, clock::instant())) {
-        tracing::info!(seconds, "Kafka broker `{broker}` is available again");
-    }
-}
-
 fn outages<T>(look: impl FnOnce(&mut Outages) -> T) -> T {
     look(&mut OUTAGES.lock().unwrap_or_else(PoisonError::into_inner))
 }
@@ -102,48 +81,40 @@ fn failed(reason: &str) -> Option<(&str, &str)> {
     Some((address(name)?, why))
 }
 
-/// The broker of which this line says that it was reached: `[thrd:…]: host:9092/1: Broker changed state APIVERSION_QUERY -> UP`.
-fn reached(text: &str) -> Option<&str> {
-    let (rest, _) = text.strip_suffix("-> UP")?.split_once(": Broker changed state ")?;
-    address(rest.rsplit_once(": ").map_or(rest, |(_, name)| name))
-}
-
 /// When each outage began and was last told.
 struct Outages {
     known: BTreeMap<String, Outage>,
 }
 
 struct Outage {
-    /// When it began; `None` once it is over.
-    since: Option<Instant>,
+    /// When it began.
+    since: Instant,
     /// When it was last told.
     told: Instant,
-    /// This one was told, and not only one before it.
-    is_told: bool,
+    /// When a client last met it.
+    met: Instant,
 }
 
 impl Outages {
     /// Something is unavailable; for how many seconds, where that is to be told now.
     fn begin(&mut self, what: &str, now: Instant) -> Option<u64> {
+        let new = Outage { since: now, told: now, met: now };
         let Some(outage) = self.known.get_mut(what) else {
             if self.known.len() < MOST_KNOWN {
-                self.known.insert(what.to_owned(), Outage { since: Some(now), told: now, is_told: true });
+                self.known.insert(what.to_owned(), new);
             }
             return Some(0);
         };
-        let since = *outage.since.get_or_insert(now);
+        if now.duration_since(outage.met) >= OVER {
+            *outage = new;
+            return Some(0);
+        }
+        outage.met = now;
         let due = now.duration_since(outage.told) >= LOG_INTERVAL;
         if due {
-            (outage.told, outage.is_told) = (now, true);
+            outage.told = now;
         }
-        due.then(|| now.duration_since(since).as_secs())
-    }
-
-    /// It is available; for how many seconds it was not, where that was told.
-    fn end(&mut self, what: &str, now: Instant) -> Option<u64> {
-        let outage = self.known.get_mut(what)?;
-        let since = outage.since.take()?;
-        std::mem::take(&mut outage.is_told).then(|| now.duration_since(since).as_secs())
+        due.then(|| now.duration_since(outage.since).as_secs())
     }
 }
 
@@ -151,25 +122,19 @@ impl Outages {
 mod tests {
     use super::*;
 
-    /// S124: one line at the beginning, one a minute, one at the end; what comes and goes within a minute is told once.
+    /// S124: one line at the beginning and one a minute; what comes after two quiet minutes is another outage.
     #[test]
-    fn an_outage_is_told_when_it_begins_each_minute_and_when_it_is_over() {
+    fn an_outage_is_told_when_it_begins_and_each_minute() {
         let start = clock::instant();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut outages = Outages { known: BTreeMap::new() };
-        assert_eq!(outages.end("a:1", at(0)), None, "it was never gone");
         assert_eq!(outages.begin("a:1", at(0)), Some(0));
         assert_eq!((1..60).find_map(|second| outages.begin("a:1", at(second))), None);
         assert_eq!(outages.begin("b:1", at(30)), Some(0), "another broker");
         assert_eq!(outages.begin("a:1", at(60)), Some(60));
         assert_eq!(outages.begin("a:1", at(119)), None);
-        assert_eq!(outages.end("a:1", at(119)), Some(119));
-        assert_eq!(outages.end("a:1", at(119)), None);
-        // It comes and goes.
-        assert_eq!(outages.begin("a:1", at(119)), None);
-        assert_eq!(outages.end("a:1", at(119)), None);
-        assert_eq!(outages.begin("a:1", at(120)), Some(0));
-        assert_eq!(outages.end("a:1", at(121)), Some(1));
+        assert_eq!(outages.begin("a:1", at(238)), Some(238), "not yet over");
+        assert_eq!(outages.begin("a:1", at(358)), Some(0), "another outage");
     }
 
     #[test]
@@ -177,12 +142,8 @@ mod tests {
         let refused = "Connect to ipv4#127.0.0.1:9 failed: Connection refused (after 0ms in state CONNECT)";
         for name in ["localhost:9/bootstrap", "localhost:9/1", "sasl_ssl://localhost:9/bootstrap"] {
             assert_eq!(failed(&format!("{name}: {refused}")), Some(("localhost:9", refused)));
-            let line = format!("[thrd:{name}]: {name}: Broker changed state APIVERSION_QUERY -> UP");
-            assert_eq!(reached(&line), Some("localhost:9"));
         }
         assert_eq!(failed("1/1 brokers are down"), None);
         assert_eq!(failed("GroupCoordinator: Disconnected (after 5ms in state UP)"), None);
-        assert_eq!(reached("[thrd:main]: localhost:9/1: Broker changed state UP -> DOWN"), None);
-        assert_eq!(reached("[thrd:GroupCoordinator]: GroupCoordinator: Broker changed state AUTH -> UP"), None);
     }
 }

@@ -9,7 +9,6 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::RDKafkaErrorCode;
 
 use super::{Inherited, Options};
-use crate::brokers;
 use crate::model::{CallError, Fault};
 
 /// The user's properties go over these.
@@ -89,7 +88,6 @@ pub(super) fn brokers(config: &ClientConfig) -> &str {
 pub(super) fn within(config: &ClientConfig, batch_size: u64) -> ClientConfig {
     let mut config = config.clone();
     config.set("batch.size", batch_size.max(1).to_string());
-    brokers::watch(&mut config);
     config
 }
 

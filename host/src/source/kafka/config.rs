@@ -4,7 +4,6 @@ use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 
 use super::{OnOffsetGap, Options};
-use crate::brokers;
 use crate::memory::Prefetch;
 use crate::model::Fault;
 
@@ -91,7 +90,6 @@ pub(super) fn consumer(options: &Options, prefetch: Prefetch) -> Result<Consumer
     if !options.instance_id.is_empty() {
         client.set("group.instance.id", &options.instance_id);
     }
-    brokers::watch(&mut client);
     Ok(Consumer { client, first })
 }
 
