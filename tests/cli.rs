@@ -755,6 +755,20 @@ fn s66_check_sets_plugins_up_and_does_not_connect() {
     });
 }
 
+/// S66: a cache folder that cannot be created slows every start, and is no fault. The path is below a regular file, which
+/// stops root as well.
+#[test]
+fn s66_check_tells_of_a_cache_folder_that_cannot_be_created() {
+    let yaml = "sinks: { plugin: { faulty: { component: plugin.wasm } } }\n";
+    let scene = with_component(yaml, guest("faulty-sink")).variable("XDG_CACHE_HOME", "/dev/null/cache");
+    for arguments in [&["check"][..], &["check", "--json"]] {
+        let told = scene.run(arguments);
+        assert!(told.starts_with("exit: 0\n"), "{told}");
+        let (stdout, _) = told.split_once("--- stderr").unwrap();
+        assert!(stdout.contains("compiled at every start: `/dev/null/cache/tidegate` cannot be created"), "{told}");
+    }
+}
+
 #[test]
 fn a_plugin_whose_setup_fails() {
     let yaml =

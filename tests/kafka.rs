@@ -29,6 +29,8 @@ mod foreign;
 mod handover;
 #[path = "kafka/help.rs"]
 mod help;
+#[path = "kafka/interrupted_start.rs"]
+mod interrupted_start;
 #[path = "kafka/leaderless.rs"]
 mod leaderless;
 #[path = "kafka/letter_size.rs"]
@@ -51,6 +53,8 @@ mod secured;
 mod sink;
 #[path = "kafka/source.rs"]
 mod source;
+#[path = "kafka/standard_error.rs"]
+mod standard_error;
 #[path = "kafka/start.rs"]
 mod start;
 #[path = "kafka/stopping.rs"]

@@ -2,6 +2,7 @@
 
 pub mod address;
 pub mod blocking;
+pub mod brokers;
 pub mod checkpoint;
 pub mod cli;
 pub mod clock;

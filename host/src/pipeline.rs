@@ -43,6 +43,7 @@ use dlq::DeadLetters;
 use options::DeliveryOptions;
 use route::Routes;
 use shared::{Settings, Shared, SinkSlot, millis, seconds};
+use waiting::Troubles;
 
 /// The share of `executor.drain_timeout_seconds` that is left to closing sinks, the dead letter queue and the consumer: one in
 /// so many.
@@ -124,6 +125,7 @@ pub async fn run<S: Source, C: Clock>(
         counters,
         memory,
         buffers: BufferShares::default(),
+        troubles: Troubles::default(),
         collected: AtomicBool::new(false),
         unforgotten: Mutex::default(),
     });
@@ -278,7 +280,7 @@ async fn close_parts<S: Source, C: Clock>(shared: &Shared<C>, source: &mut S, de
             biased;
             closed = slot.sink.close() => {
                 if let Err(fault) = closed {
-                    tracing::warn!(sink = slot.label(), %fault, "a sink did not close cleanly");
+                    tracing::warn!(sink = slot.label(), fault = %fault.with_hint(), "a sink did not close cleanly");
                 }
             }
             () = clock.sleep(patience) => tracing::warn!(sink = slot.label(), "a sink took too long to close"),

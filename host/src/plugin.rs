@@ -47,6 +47,11 @@ impl Plugins {
         Ok(Arc::new(Self { engine: Arc::new(engine::Engine::start()?), cache, compiler }))
     }
 
+    /// The user's cache folder, where it could not be created: plugins are compiled at every start then.
+    pub fn unusable_cache(&self) -> Option<PathBuf> {
+        self.cache.is_none().then(artifact::Cache::default_folder).flatten()
+    }
+
     /// Reads, checks and compiles a plugin's component without running any of it. `place` is where the plugin stands in the
     /// configuration, such as `collect` or `sinks.plugin.csv`; relative paths start at `base_folder`.
     ///

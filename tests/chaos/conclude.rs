@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::BorrowedMessage;
 use rdkafka::{Message, Offset as Position, TopicPartitionList};
 
 use super::arrivals::{Files, audited, ends};
@@ -105,8 +106,7 @@ fn log_is_as_written(world: &World, expected: &[u32]) -> Result<(), String> {
     }
     consumer.assign(&list).unwrap();
     for _ in 0..wanted.iter().sum::<i64>() {
-        let record =
-            consumer.poll(LAST_WORDS).ok_or("the source cannot be read")?.map_err(|error| error.to_string())?;
+        let record = next(&consumer)?;
         let (p, n) = (record.partition(), record.offset());
         let key = key(u16::try_from(p).unwrap(), u32::try_from(n).unwrap(), KEYS);
         let value = format!(r#"{{"p":{p},"n":{n},"k":"{key}"}}"#);
@@ -115,6 +115,17 @@ fn log_is_as_written(world: &World, expected: &[u32]) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// The next record. A poll may end with nothing long before its time is over.
+fn next(consumer: &BaseConsumer) -> Result<BorrowedMessage<'_>, String> {
+    let asked = Instant::now();
+    while asked.elapsed() < LAST_WORDS {
+        if let Some(record) = consumer.poll(LAST_WORDS) {
+            return record.map_err(|error| error.to_string());
+        }
+    }
+    Err("the source cannot be read".into())
 }
 
 /// Each key's row has to be that of its newest record.

@@ -73,6 +73,7 @@ fn shared(sink: PluginSink, queue: Arc<Queue>) -> Shared<RealClock> {
         memory: Account::new(u64::MAX),
         buffers: Default::default(),
         collected: AtomicBool::new(false),
+        troubles: Default::default(),
         unforgotten: Mutex::default(),
     }
 }

@@ -1,7 +1,7 @@
 //! Puts a pipeline together from its configuration. The only place that names concrete sources, sinks and plugins for a run.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -40,7 +40,7 @@ const CLOSE: Duration = Duration::from_secs(10);
 pub struct Assembly {
     /// Everything but the source.
     pub parts: Parts,
-    /// The source, which subscribes when the pipeline asks it for the first time.
+    /// The source, which has subscribed: its thread may be given partitions before the pipeline asks for them.
     pub source: KafkaSource,
     /// The source's topics with their partitions.
     pub topics: Vec<(String, i32)>,
@@ -107,6 +107,41 @@ impl From<Fault> for NotStarted {
 /// # Errors
 /// The first step that failed, and all that failed in it. What was connected is closed again (S123).
 pub async fn assemble(loaded: &Loaded, feed: &Feed, counters: Arc<Counters>) -> Result<Assembly, NotStarted> {
+    assemble_telling(loaded, feed, counters, &OnceLock::new()).await
+}
+
+/// The same until `stop` completes, at whichever step that is: what was connected is closed then, and nothing is returned (S54).
+///
+/// # Errors
+/// As `assemble`.
+pub async fn assemble_until(
+    loaded: &Loaded,
+    feed: &Feed,
+    counters: Arc<Counters>,
+    stop: impl Future<Output = ()>,
+) -> Result<Option<Assembly>, NotStarted> {
+    let connecting = OnceLock::new();
+    tokio::select! {
+        ended = assemble_telling(loaded, feed, counters, &connecting) => return ended.map(Some),
+        () = stop => {}
+    }
+    if let Some((sinks, dlq)) = connecting.get()
+        && tokio::time::timeout(CLOSE, close(sinks, dlq)).await.is_err()
+    {
+        tracing::warn!("the sinks took too long to close");
+    }
+    Ok(None)
+}
+
+/// What may be connected once this is set.
+type Connecting = OnceLock<(Vec<NamedSink>, Arc<dyn DeadLetters>)>;
+
+async fn assemble_telling(
+    loaded: &Loaded,
+    feed: &Feed,
+    counters: Arc<Counters>,
+    connecting: &Connecting,
+) -> Result<Assembly, NotStarted> {
     let config = &loaded.config;
     let plugins = Plugins::new(None, Compiler::this_program()?)?;
     let native = native_sinks(loaded).into_iter().map(|(_, _, sink)| sink).collect::<Result<Vec<_>, _>>()?;
@@ -121,6 +156,7 @@ pub async fn assemble(loaded: &Loaded, feed: &Feed, counters: Arc<Counters>) -> 
     let sinks = with_plugins(native, loaded, &plugins, &queries).await?;
     let patience = seconds(config.kafka.start_timeout_seconds);
     let dlq = dlq(loaded, &counters)?;
+    let _once = connecting.set((sinks.clone(), Arc::clone(&dlq)));
     let (topics, connected) =
         tokio::join!(probe_for(&feed.kafka, PROBE_TIMEOUT, patience), connect(&sinks, &dlq, patience));
     let topics = match (topics, connected) {
@@ -324,7 +360,7 @@ async fn close(sinks: &[NamedSink], dlq: &Arc<dyn DeadLetters>) {
 pub async fn close_sink(sink: &str, of: &dyn Sink) {
     match tokio::time::timeout(CLOSE, of.close()).await {
         Ok(Ok(())) => {}
-        Ok(Err(fault)) => tracing::warn!(sink, %fault, "a sink did not close cleanly"),
+        Ok(Err(fault)) => tracing::warn!(sink, fault = %fault.with_hint(), "a sink did not close cleanly"),
         Err(_) => tracing::warn!(sink, "a sink took too long to close"),
     }
 }

@@ -162,7 +162,7 @@ async fn collect(plugins: &Plugins, options: &plugin::Options, loaded: &Loaded, 
     let mut line = Line::of_plugin("collect", name, options);
     let sound = async {
         let artifact = plugins.load("collect", options, &loaded.folder).await?;
-        line.detail = detail(artifact.summary());
+        line.detail = detail(plugins, artifact.summary());
         PluginCollector::start(artifact, options, queries).await?.close().await;
         Ok(())
     };
@@ -181,7 +181,7 @@ async fn plugin_line(
     let mut line = Line::of_plugin("sink", format!("plugin/{name}"), options);
     let sound = async {
         let artifact = plugins.load(&format!("sinks.plugin.{name}"), options, &loaded.folder).await?;
-        line.detail = detail(artifact.summary());
+        line.detail = detail(plugins, artifact.summary());
         let sink = PluginSink::start(artifact, name, options, queries).await?;
         if connect { reach_and_close(&line.name, &sink).await } else { Ok(()) }
     };
@@ -234,9 +234,13 @@ async fn reach_and_close(name: &str, sink: &dyn Sink) -> Result<(), Fault> {
 }
 
 /// The contract without its patch level, and the component's size.
-fn detail(summary: &plugin::Summary) -> Vec<String> {
+fn detail(plugins: &Plugins, summary: &plugin::Summary) -> Vec<String> {
     let contract = summary.contract.rsplit_once('.').map_or(summary.contract.as_str(), |(contract, _)| contract);
-    vec![format!("contract {contract}"), size(summary.size_bytes)]
+    let mut detail = vec![format!("contract {contract}"), size(summary.size_bytes)];
+    if let Some(folder) = plugins.unusable_cache() {
+        detail.push(format!("compiled at every start: `{}` cannot be created", folder.display()));
+    }
+    detail
 }
 
 fn size(bytes: u64) -> String {

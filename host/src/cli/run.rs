@@ -7,7 +7,7 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Exit;
-use super::assemble::{Assembly, Feed, NotStarted, assemble};
+use super::assemble::{Assembly, Feed, NotStarted, assemble_until};
 use super::log;
 use super::moment::Moment;
 use super::render;
@@ -95,8 +95,12 @@ pub async fn run(loaded: &Loaded, request: &Request) -> Result<Exit, NotStarted>
     let feed = request.feed(loaded)?;
     let counters = Arc::new(Counters::default());
     let stopped = Arc::new(AtomicU8::new(0));
-    let stop = stop_signal(stopped.clone())?;
-    let Assembly { parts, source, topics } = assemble(loaded, &feed, counters.clone()).await?;
+    let mut stop = Box::pin(stop_signal(stopped.clone())?);
+    let Some(assembly) = assemble_until(loaded, &feed, counters.clone(), &mut stop).await? else {
+        live::stopped(&Summary::of(&counters, signal_name(&stopped)));
+        return Ok(if request.until_end { Exit::Stopped } else { Exit::Done });
+    };
+    let Assembly { parts, source, topics } = assembly;
     let sinks: Vec<String> = loaded.config.sinks.names().map(|(kind, name)| format!("{kind}/{name}")).collect();
     live::running(&topics, &sinks);
     if let Some(from) = request.from {

@@ -79,6 +79,11 @@ impl Fault {
         self.hint = Some(hint.into());
         self
     }
+
+    /// On one line with its hint, for the log: whoever reads it has nobody else to ask.
+    pub fn with_hint(&self) -> WithHint<'_> {
+        WithHint(self)
+    }
 }
 
 impl fmt::Display for Fault {
@@ -93,6 +98,17 @@ impl fmt::Display for Fault {
 }
 
 impl std::error::Error for Fault {}
+
+/// A fault on one line, with its hint.
+#[derive(Clone, Copy, Debug)]
+pub struct WithHint<'f>(&'f Fault);
+
+impl fmt::Display for WithHint<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)?;
+        self.0.hint.as_ref().map_or(Ok(()), |hint| write!(f, "; hint: {hint}"))
+    }
+}
 
 /// A call to a sink or collector that failed as a whole: no row of it counts as done (S44). What each means for the rows is
 /// decided in one place, `pipeline/policy.rs`.
@@ -162,5 +178,18 @@ impl fmt::Display for CallError {
                 None => Ok(()),
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_line_has_causes_and_hint() {
+        let fault = Fault::destination("`redis/cache` cannot be reached").because("refused").because("port 1");
+        assert_eq!(fault.with_hint().to_string(), "`redis/cache` cannot be reached: refused: port 1");
+        let fault = fault.hint("start it");
+        assert_eq!(fault.with_hint().to_string(), "`redis/cache` cannot be reached: refused: port 1; hint: start it");
     }
 }

@@ -250,7 +250,7 @@ impl<'a, C: Clock> Collection<'a, C> {
     }
 
     async fn wait_until_available(&mut self, fault: &Fault) {
-        let reason = fault.to_string();
+        let reason = fault.with_hint().to_string();
         self.shared.wait_until_available(&mut self.waiting, COLLECT, &self.window.source, &reason).await;
     }
 

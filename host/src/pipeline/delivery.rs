@@ -223,7 +223,7 @@ impl<'a, C: Clock> Delivery<'a, C> {
                 }
                 Disposition::WaitForDestination(fault) => {
                     self.discard().await;
-                    let reason = fault.to_string();
+                    let reason = fault.with_hint().to_string();
                     self.shared.wait_until_available(&mut waiting, &self.slot.label(), self.source, &reason).await;
                     if mode == DeliveryMode::Add {
                         let again = self.take_buffered();
@@ -231,7 +231,7 @@ impl<'a, C: Clock> Delivery<'a, C> {
                     }
                 }
                 Disposition::GiveAgain(fault) => {
-                    tracing::debug!(sink = self.slot.label(), partition = %self.source, %fault, "giving its rows again");
+                    tracing::debug!(sink = self.slot.label(), partition = %self.source, fault = %fault.with_hint(), "giving its rows again");
                     self.discard().await;
                     self.shared.back_off(1).await;
                     if mode == DeliveryMode::Add {

@@ -12,6 +12,7 @@ use super::buffer_shares::BufferShares;
 use super::dlq::{DeadLetters, Letter};
 use super::options::{AbortOptions, CheckpointOptions, DeliveryOptions, ExecutorOptions, OnSendFailure, WindowOptions};
 use super::route::Routes;
+use super::waiting::Troubles;
 use crate::checkpoint::{Abort, Limits};
 use crate::clock::Clock;
 use crate::collect::Collect;
@@ -159,6 +160,8 @@ pub struct Shared<C> {
     pub memory: Arc<Account>,
     /// What each plugin's instances hold (S15a).
     pub buffers: BufferShares,
+    /// What is waited for.
+    pub troubles: Troubles,
     /// The collector has answered since it was loaded.
     pub collected: AtomicBool,
     /// Partitions of which a sink may still hold something that it was told to forget (S26).
@@ -210,20 +213,24 @@ impl<C: Clock> Shared<C> {
             return Ok(());
         }
         let count = letters.len() as u64;
-        for failures in 1u32.. {
+        let mut failures = 0u32;
+        loop {
             match self.dlq.send(&letters).await {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    self.note_letters_written();
+                    return Ok(());
+                }
                 Err(fault) if fault.owner == Owner::Config => return Err(Stop::Fatal(fault)),
                 Err(fault) => {
-                    tracing::warn!(%fault, letters = count, "dead letters could not be written");
+                    self.note_letters_failed(count, &fault);
                     if self.settings.on_send_failure == OnSendFailure::Drop {
                         self.counters.lost_letters.add(count);
                         return Ok(());
                     }
                 }
             }
+            failures = failures.saturating_add(1);
             self.back_off(failures).await;
         }
-        Ok(())
     }
 }

@@ -16,6 +16,7 @@ use super::options::{DeliveryOptions, ExecutorOptions, OnError};
 use super::route::{Group, Routes};
 use super::rows::Rows;
 use super::shared::{Settings, Shared, SinkSlot, Stop};
+use super::waiting::Troubles;
 use crate::checkpoint::Abort;
 use crate::clock::{Clock, Millis, VirtualClock};
 use crate::collect::{Collect, Collected, DeliveryError, Passthrough};
@@ -197,6 +198,7 @@ fn shared(given: Given) -> (Shared<VirtualClock>, Arc<Scripted>, Arc<Letters>) {
         counters: Arc::default(),
         memory: Account::new(u64::MAX),
         buffers: BufferShares::default(),
+        troubles: Troubles::default(),
         collected: AtomicBool::new(false),
         unforgotten: Mutex::default(),
     };

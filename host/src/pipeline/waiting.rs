@@ -1,24 +1,27 @@
-//! Waits that no attempt is counted for: for a destination that is not available, or as long as one asked for. Each is logged
-//! when it begins, once a minute, and when it ends (S79a, S27b).
+//! Waits that no attempt is counted for: for a destination that is not available, or as long as one asked for. However many calls
+//! and partitions wait for one destination, it is logged when that begins, once a minute, and when it ends (S79a, S27b).
 
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::shared::Shared;
 use crate::clock::{Clock, Millis};
-use crate::model::TopicPartition;
+use crate::model::{Fault, Offset, TopicPartition};
 
-/// Time between two log lines of one wait, in milliseconds.
+/// Time between two log lines of what is waited for, in milliseconds.
 const LOG_INTERVAL: Millis = 60_000;
+/// Troubles that are no sink's.
+const COMMITS: &str = "commits";
+const LETTERS: &str = "dead letters";
 /// The shortest wait for a destination that says "now" twice in a row (S33).
 const SHORTEST_REPEATED_BACKPRESSURE: Duration = Duration::from_millis(100);
 
 /// How long something has been waited for, over all repetitions of one call.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Waiting {
-    /// When it began, on the pipeline's clock.
-    since: Option<Millis>,
-    /// When it was last logged.
-    logged: Millis,
+    /// There was a wait.
+    begun: bool,
     /// How often in a row the destination was not available.
     failures: u32,
     /// How often in a row it asked to wait.
@@ -32,12 +35,59 @@ impl Waiting {
     }
 }
 
+/// What is not available now, or was not before, by its name in the log.
+#[derive(Debug, Default)]
+pub struct Troubles {
+    known: Mutex<BTreeMap<String, Trouble>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Trouble {
+    /// When it began; `None` once it is over.
+    since: Option<Millis>,
+    /// When it was last logged.
+    logged: Millis,
+    /// This one was logged, and not only one before it.
+    is_logged: bool,
+}
+
+impl Troubles {
+    fn known(&self) -> MutexGuard<'_, BTreeMap<String, Trouble>> {
+        // Whole after every step, so a panic elsewhere spoils nothing.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `what` is not available; for how many seconds, where that is to be logged now.
+    pub fn begin(&self, what: &str, now: Millis) -> Option<Millis> {
+        let mut known = self.known();
+        let Some(trouble) = known.get_mut(what) else {
+            known.insert(what.to_owned(), Trouble { since: Some(now), logged: now, is_logged: true });
+            return Some(0);
+        };
+        let since = *trouble.since.get_or_insert(now);
+        let due = now.saturating_sub(trouble.logged) >= LOG_INTERVAL;
+        if due {
+            (trouble.logged, trouble.is_logged) = (now, true);
+        }
+        due.then(|| now.saturating_sub(since) / 1000)
+    }
+
+    /// `what` is available; for how many seconds it was not, where that was logged.
+    pub fn end(&self, what: &str, now: Millis) -> Option<Millis> {
+        let mut known = self.known();
+        let trouble = known.get_mut(what)?;
+        let since = trouble.since.take()?;
+        std::mem::take(&mut trouble.is_logged).then(|| now.saturating_sub(since) / 1000)
+    }
+}
+
 impl<C: Clock> Shared<C> {
     /// Waits before a destination that is not available is asked again: with a growing back-off, for as long as it takes (S79a).
     pub async fn wait_until_available(&self, waiting: &mut Waiting, what: &str, source: &TopicPartition, reason: &str) {
         waiting.asked = 0;
         waiting.failures = waiting.failures.saturating_add(1);
-        if let Some(seconds) = self.log_due(waiting) {
+        waiting.begun = true;
+        if let Some(seconds) = self.troubles.begin(what, self.clock.now()) {
             tracing::warn!(sink = what, partition = %source, seconds, reason, "waiting until it is available");
         }
         self.back_off_abort(waiting.failures).await;
@@ -47,7 +97,8 @@ impl<C: Clock> Shared<C> {
     pub async fn wait_as_asked(&self, waiting: &mut Waiting, what: &str, source: &TopicPartition, asked: Duration) {
         waiting.failures = 0;
         waiting.asked = waiting.asked.saturating_add(1);
-        if let Some(seconds) = self.log_due(waiting) {
+        waiting.begun = true;
+        if let Some(seconds) = self.troubles.begin(what, self.clock.now()) {
             tracing::info!(sink = what, partition = %source, seconds, ?asked, "backpressure: waiting as asked");
         }
         let least = if waiting.asked > 1 { SHORTEST_REPEATED_BACKPRESSURE } else { Duration::ZERO };
@@ -60,22 +111,70 @@ impl<C: Clock> Shared<C> {
         self.clock.sleep(asked.max(least)).await;
     }
 
-    /// Ends a wait: the call got an answer.
-    pub fn end_wait(&self, waiting: &mut Waiting, what: &str, source: &TopicPartition) {
-        if let Some(since) = std::mem::take(waiting).since {
-            let seconds = self.clock.now().saturating_sub(since) / 1000;
-            tracing::info!(sink = what, partition = %source, seconds, "the wait is over");
+    /// A commit failed and is tried again.
+    pub fn note_commit_failed(&self, source: &TopicPartition, offset: Offset, fault: &Fault) {
+        if let Some(seconds) = self.troubles.begin(COMMITS, self.clock.now()) {
+            let fault = fault.with_hint();
+            tracing::warn!(partition = %source, offset, seconds, %fault, "a commit failed and is tried again");
         }
     }
 
-    /// How many seconds the wait has lasted, where that is to be logged now.
-    fn log_due(&self, waiting: &mut Waiting) -> Option<Millis> {
-        let now = self.clock.now();
-        let since = *waiting.since.get_or_insert(now);
-        let due = since == now || now.saturating_sub(waiting.logged) >= LOG_INTERVAL;
-        if due {
-            waiting.logged = now;
+    /// A commit succeeded.
+    pub fn note_committed(&self, source: &TopicPartition, offset: Offset) {
+        tracing::debug!(partition = %source, offset, "committed");
+        if let Some(seconds) = self.troubles.end(COMMITS, self.clock.now()) {
+            tracing::info!(partition = %source, seconds, "commits succeed again");
         }
-        due.then(|| now.saturating_sub(since) / 1000)
+    }
+
+    /// Dead letters could not be written, and are tried again or given up.
+    pub fn note_letters_failed(&self, letters: u64, fault: &Fault) {
+        if let Some(seconds) = self.troubles.begin(LETTERS, self.clock.now()) {
+            tracing::warn!(fault = %fault.with_hint(), letters, seconds, "dead letters could not be written");
+        }
+    }
+
+    /// Dead letters were written.
+    pub fn note_letters_written(&self) {
+        if let Some(seconds) = self.troubles.end(LETTERS, self.clock.now()) {
+            tracing::info!(seconds, "dead letters are written again");
+        }
+    }
+
+    /// Ends a wait: the call got an answer.
+    pub fn end_wait(&self, waiting: &mut Waiting, what: &str, source: &TopicPartition) {
+        if std::mem::take(waiting).begun {
+            self.note_available(what, source);
+        }
+    }
+
+    /// A destination answered, after whatever waits there were.
+    pub fn note_available(&self, what: &str, source: &TopicPartition) {
+        if let Some(seconds) = self.troubles.end(what, self.clock.now()) {
+            tracing::info!(sink = what, partition = %source, seconds, "the wait is over");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// S79a: however many partitions wait for it, a destination that is unavailable is one line at the beginning, one a minute
+    /// and one at the end.
+    #[test]
+    fn s79a_an_outage_is_logged_once_for_all_that_wait() {
+        let troubles = Troubles::default();
+        assert_eq!(troubles.end("a", 0), None);
+        assert_eq!((0..64).filter_map(|_| troubles.begin("a", 1_000)).collect::<Vec<_>>(), [0]);
+        assert_eq!(troubles.begin("b", 2_000), Some(0), "another destination");
+        let lines: Vec<Millis> = (2..=200).filter_map(|second| troubles.begin("a", second * 1_000)).collect();
+        assert_eq!(lines, [60, 120, 180]);
+        assert_eq!(troubles.end("a", 200_000), Some(199));
+        assert_eq!(troubles.end("a", 200_000), None);
+        // One partition goes on where another is refused again: no line for each.
+        assert_eq!(troubles.begin("a", 201_000), None);
+        assert_eq!(troubles.end("a", 202_000), None);
+        assert_eq!(troubles.begin("a", 241_000), Some(0));
     }
 }

@@ -216,8 +216,12 @@ impl<R: Reader, C: Clock> Worker<R, C> {
                 self.shared.counters.aborts.add(1);
                 let to = self.core.watermark();
                 match abort {
-                    Abort::Backpressure(_) => tracing::info!(partition = %self.source, %fault, "backpressure"),
-                    _ => tracing::warn!(partition = %self.source, %fault, to, "starting over from the watermark"),
+                    Abort::Backpressure(_) => {
+                        tracing::info!(partition = %self.source, fault = %fault.with_hint(), "backpressure")
+                    }
+                    _ => {
+                        tracing::warn!(partition = %self.source, fault = %fault.with_hint(), to, "starting over from the watermark")
+                    }
                 }
                 if !self.core.abort(abort) {
                     let fault = Fault { message: format!("{}: gave up on {}", fault.message, self.source), ..fault };
@@ -340,7 +344,7 @@ impl<R: Reader, C: Clock> Worker<R, C> {
     async fn commit(&mut self, offset: i64) -> Result<(), Stop> {
         match self.reader.commit(offset).await {
             Ok(()) => {
-                tracing::debug!(partition = %self.source, offset, "committed");
+                self.shared.note_committed(&self.source, offset);
                 self.shared.counters.records.add(self.core.committed_at(offset));
                 Ok(())
             }
@@ -350,7 +354,7 @@ impl<R: Reader, C: Clock> Worker<R, C> {
                 Ok(())
             }
             Err(CommitError::Retry(fault)) => {
-                tracing::warn!(partition = %self.source, offset, %fault, "a commit failed and is tried again");
+                self.shared.note_commit_failed(&self.source, offset, &fault);
                 if self.core.commit_failed() { Ok(()) } else { Err(Stop::Fatal(fault)) }
             }
             Err(CommitError::Fatal(fault)) => Err(Stop::Fatal(fault)),

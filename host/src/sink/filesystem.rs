@@ -167,7 +167,8 @@ impl Sink for FilesystemSink {
 
     async fn deliver(&self, batch: &Arc<Batch>) -> Answer {
         let batch = Arc::clone(batch);
-        self.blocking(move |shared| shared.deliver(&batch)).await
+        let epoch = self.shared.unsynced.epoch(&batch.source);
+        self.blocking(move |shared| shared.deliver(&batch, epoch)).await
     }
 
     async fn discard(&self, source: &TopicPartition) {
@@ -276,7 +277,7 @@ impl Shared {
         )
     }
 
-    fn deliver(&self, batch: &Batch) -> Answer {
+    fn deliver(&self, batch: &Batch, epoch: u64) -> Answer {
         let base = self.base()?;
         self.unsynced.comes_again(&batch.source, batch.offsets.first().copied());
         let default = self.default_path(&batch.source);
@@ -291,7 +292,7 @@ impl Shared {
             if rows.is_empty() {
                 continue;
             }
-            match self.write(&base, batch, &group, &block) {
+            match self.write(&base, batch, epoch, &group, &block) {
                 Ok(()) => outcome.written = true,
                 Err(refusal) => outcome.refuse(&rows, &refusal.of_path(group.path, default)),
             }
@@ -302,14 +303,21 @@ impl Shared {
         outcome.answer(&self.name, |row, written| self.suspects.is_to_blame(batch, row as usize, written))
     }
 
-    fn write(&self, base: &Arc<Base>, batch: &Batch, group: &Group<'_>, block: &[u8]) -> Result<(), Refusal> {
+    fn write(
+        &self,
+        base: &Arc<Base>,
+        batch: &Batch,
+        epoch: u64,
+        group: &Group<'_>,
+        block: &[u8],
+    ) -> Result<(), Refusal> {
         let file = match &group.file {
             Some(file) => Arc::clone(file),
             None => self.open.get(base, group.path)?,
         };
         file.append(block).map_err(|error| Refusal::of_write(group.path, &error))?;
         if self.options.fsync == Fsync::Flush {
-            self.unsynced.owe(batch, &file);
+            self.unsynced.owe(batch, &file, epoch);
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicU8;
 
 use sha2::{Digest as _, Sha256};
 
-use super::super::assemble::{Assembly, NotStarted, assemble, dlq_feed};
+use super::super::assemble::{Assembly, NotStarted, assemble_until, dlq_feed};
 use super::super::render::{self, letters};
 use super::super::run::{signal_name, stop_signal};
 use super::{Exit, topic};
@@ -116,8 +116,12 @@ pub async fn replay(loaded: &Loaded, request: Request) -> Result<Exit, NotStarte
     }
     let counters = Arc::new(Counters::default());
     let stopped = Arc::new(AtomicU8::new(0));
-    let stop = stop_signal(stopped.clone())?;
-    let Assembly { mut parts, source, .. } = assemble(loaded, &feed, counters.clone()).await?;
+    let mut stop = Box::pin(stop_signal(stopped.clone())?);
+    let Some(assembly) = assemble_until(loaded, &feed, counters.clone(), &mut stop).await? else {
+        letters::replayed(&replayed(0), false);
+        return Ok(Exit::Stopped);
+    };
+    let Assembly { mut parts, source, .. } = assembly;
     parts.collector = Arc::new(Replay::new(parts.collector, parts.sinks.clone(), choice, tally.clone()));
     parts.dlq = Arc::new(Again::new(parts.dlq, tally.clone()));
     // The letter is not passed before the one that follows it is written, whatever is configured for records.

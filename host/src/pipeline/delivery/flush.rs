@@ -27,7 +27,10 @@ impl<C: Clock> Delivery<'_, C> {
     pub(super) async fn flush_once(&mut self) -> Result<Option<Rows>, Stop> {
         let begun = self.shared.clock.now();
         match self.shared.timed(self.slot, self.slot.sink.flush(self.source)).await {
-            Ok(failures) => self.flushed(failures, begun).await.map(|()| None),
+            Ok(failures) => {
+                self.shared.note_available(&self.slot.label(), self.source);
+                self.flushed(failures, begun).await.map(|()| None)
+            }
             Err(error) => self.flush_failed(error, begun).await.map(Some),
         }
     }
@@ -51,7 +54,7 @@ impl<C: Clock> Delivery<'_, C> {
         match disposition(Stage::Flush, error) {
             Disposition::WaitForDestination(fault) => {
                 self.discard().await;
-                let (mut waiting, reason) = (Waiting::default(), fault.to_string());
+                let (mut waiting, reason) = (Waiting::default(), fault.with_hint().to_string());
                 self.shared.wait_until_available(&mut waiting, &self.slot.label(), self.source, &reason).await;
                 Ok(self.take_buffered())
             }

@@ -8,7 +8,7 @@ use super::{Answered, Delivery, DeliveryMode, Failed, Rows, Stop, index, shifted
 use crate::checkpoint::Abort;
 use crate::checkpoint::bisection::Bisection;
 use crate::clock::Clock;
-use crate::model::{Failure, FailureKind, Fault};
+use crate::model::{Failure, FailureKind};
 use crate::pipeline::policy::{Disposition, disposition};
 use crate::pipeline::search::{Search, Tail, TailPatience};
 use crate::pipeline::waiting::Waiting;
@@ -113,7 +113,7 @@ impl<C: Clock> Delivery<'_, C> {
             }
             Disposition::WaitForDestination(fault) => {
                 self.discard().await;
-                let reason = fault.to_string();
+                let reason = fault.with_hint().to_string();
                 self.shared.wait_until_available(waiting, &self.slot.label(), self.source, &reason).await;
             }
             Disposition::GiveAgain(_) => {
@@ -138,7 +138,7 @@ impl<C: Clock> Delivery<'_, C> {
     /// Rows have failed alone with none that passed after them: the destination counts as unavailable (S79b). They are tried again
     /// after a wait.
     async fn wait_out_outage(&mut self, search: &mut Search, waiting: &mut Waiting) {
-        let reason = search.outage().map(Fault::to_string).unwrap_or_default();
+        let reason = search.outage().map(|fault| fault.with_hint().to_string()).unwrap_or_default();
         self.shared.wait_until_available(waiting, &self.slot.label(), self.source, &reason).await;
         search.retry_unconfirmed(self.shared.clock.now());
     }

@@ -186,7 +186,7 @@ impl DeadLetters for KafkaDlq {
 
     async fn close(&self) {
         if let Err(fault) = self.sink.close().await {
-            tracing::warn!(topic = self.topic, "dead letter queue: {fault}");
+            tracing::warn!(topic = self.topic, "dead letter queue: {}", fault.with_hint());
         }
     }
 }

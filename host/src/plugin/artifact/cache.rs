@@ -54,14 +54,19 @@ impl Cache {
     /// # Errors
     /// When the folder is there, and others may write into it.
     pub(crate) fn open_default() -> Result<Option<Self>, Fault> {
-        let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-        let caches = absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")));
-        let Some(folder) = caches.map(|caches| caches.join("tidegate")) else { return Ok(None) };
+        let Some(folder) = Self::default_folder() else { return Ok(None) };
         if let Err(error) = DirBuilder::new().recursive(true).mode(0o700).create(&folder) {
             tracing::warn!("`{}` cannot be created, so plugins are compiled at every start: {error}", folder.display());
             return Ok(None);
         }
         Self::open(folder).map(Some)
+    }
+
+    /// Where the user's cache is or would be; nothing for a user without a home.
+    pub(crate) fn default_folder() -> Option<PathBuf> {
+        let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let caches = absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")));
+        caches.map(|caches| caches.join("tidegate"))
     }
 
     /// The component with that hash: from the cache, or from `compile`, whose result is kept. Says whether it was kept before.

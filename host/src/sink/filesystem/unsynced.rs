@@ -14,6 +14,8 @@ const OWN_FILES: usize = 8;
 #[derive(Debug, Default)]
 pub(super) struct Unsynced {
     debts: Mutex<HashMap<TopicPartition, Debt>>,
+    /// How often each partition was forgotten: what a call writes that began before owes nothing.
+    epochs: Mutex<HashMap<TopicPartition, u64>>,
 }
 
 #[derive(Debug)]
@@ -27,10 +29,18 @@ struct Debt {
 }
 
 impl Unsynced {
-    /// The rows of `batch` were written to `file`.
-    pub(super) fn owe(&self, batch: &Batch, file: &Arc<OpenFile>) {
+    /// What a call that begins now has to show with what it writes.
+    pub(super) fn epoch(&self, source: &TopicPartition) -> u64 {
+        lock(&self.epochs).get(source).copied().unwrap_or(0)
+    }
+
+    /// The rows of `batch` were written to `file` by a call of that epoch.
+    pub(super) fn owe(&self, batch: &Batch, file: &Arc<OpenFile>, epoch: u64) {
         let Some(first) = batch.offsets.first().copied() else { return };
         let mut debts = lock(&self.debts);
+        if self.epoch(&batch.source) != epoch {
+            return;
+        }
         let debt = match debts.get_mut(&batch.source) {
             Some(debt) => debt,
             None => debts.entry(batch.source.clone()).or_insert(Debt { first, files: Vec::new(), lost: None }),
@@ -63,7 +73,9 @@ impl Unsynced {
 
     /// The partition starts over, or is gone.
     pub(super) fn forget(&self, source: &TopicPartition) {
-        lock(&self.debts).remove(source);
+        let mut debts = lock(&self.debts);
+        debts.remove(source);
+        *lock(&self.epochs).entry(source.clone()).or_default() += 1;
     }
 
     /// Forces everything that the partition wrote to the disk.

@@ -6,11 +6,13 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread::Thread;
 
 use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::RDKafkaRespErr;
 
+use crate::brokers;
 use crate::model::TopicPartition;
 
 /// Wakes the polling thread. Rung by librdkafka's threads, so it never waits.
@@ -64,8 +66,12 @@ impl Context {
 }
 
 impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        brokers::log(level, facility, text);
+    }
+
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!(%reason, "Kafka: {error}");
+        brokers::error("Kafka", &error, reason);
         *self.complaint.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
     }
 }

@@ -212,3 +212,16 @@ proptest! {
         prop_assert_eq!(String::from_utf8(block).unwrap(), format!("\n{value}\n"));
     }
 }
+
+/// F16: a write that outlives its dropped call owes nothing once its partition was forgotten.
+#[tokio::test]
+async fn s49_a_late_write_owes_nothing_after_it_was_forgotten() {
+    let place = Place::new().await;
+    let (shared, rows) = (&place.sink.shared, batch_at(0, 10, &[Some(b"1")]));
+    let epoch = shared.unsynced.epoch(&rows.source);
+    place.sink.discard(&rows.source).await;
+    assert_eq!(shared.deliver(&rows, epoch), Ok(Vec::new()));
+    assert!(!shared.unsynced.owes(&rows.source), "the late write owes");
+    assert_eq!(shared.deliver(&rows, shared.unsynced.epoch(&rows.source)), Ok(Vec::new()));
+    assert!(shared.unsynced.owes(&rows.source));
+}

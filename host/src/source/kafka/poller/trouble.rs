@@ -6,6 +6,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use super::super::probe::missing;
 use super::super::resolver::Question;
 use super::Poller;
+use crate::brokers;
 use crate::model::{Fault, Offset, TopicPartition};
 use crate::source::Event;
 
@@ -33,6 +34,8 @@ impl Poller {
                 Some(reason) if reason.contains(RECEIVE_LIMIT) => self.fail(too_large(reason)),
                 _ => tracing::warn!("Kafka consumer: {error}"),
             },
+            // The client has told that already.
+            _ if brokers::is_of_connection(error) => tracing::debug!("Kafka consumer: {error}"),
             _ => tracing::warn!("Kafka consumer: {error}"),
         }
     }

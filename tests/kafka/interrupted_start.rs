@@ -1,0 +1,62 @@
+//! SIGTERM before anything runs: the step under way is given up, and the process ends as any stopped one.
+
+use std::io::Read as _;
+use std::net::TcpListener;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::binary::wait;
+use super::help::{broker, topic, unique};
+
+/// Far below what any step may take by itself.
+const PROMPT: Duration = Duration::from_secs(8);
+
+fn stops_promptly(document: &Value, listener: &TcpListener) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tidegate.yaml");
+    std::fs::write(&file, document.to_string()).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    let mut child = command.arg("run").arg(&file).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    // The step is under way once somebody connects; nobody ever answers.
+    let _connection = listener.accept().unwrap();
+    let since = Instant::now();
+    Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    let mut ended = None;
+    wait("the process ends", || {
+        ended = child.try_wait().unwrap();
+        ended.is_some()
+    });
+    let took = since.elapsed();
+    let mut said = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!(ended.unwrap().code(), Some(0), "{said}");
+    assert!(said.lines().any(|line| line.starts_with("stopped  by SIGTERM")), "{said}");
+    assert!(took < PROMPT, "it took {took:?}: {said}");
+}
+
+/// S54: a sink's destination takes the connection and never answers.
+#[tokio::test(flavor = "multi_thread")]
+async fn s54_a_signal_ends_the_connecting_of_sinks() {
+    let source = topic("interrupted", 1).await;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = listener.local_addr().unwrap();
+    let document = json!({
+        "kafka": { "brokers": broker().bootstrap(), "source_topic": source, "group": unique("interrupted") },
+        "sinks": { "postgres": { "silent": { "dsn": format!("postgresql://app@{silent}/app") } } },
+    });
+    tokio::task::spawn_blocking(move || stops_promptly(&document, &listener)).await.unwrap();
+}
+
+/// S54: a broker takes the connection and never answers.
+#[test]
+fn s54_a_signal_ends_the_wait_for_a_broker() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = listener.local_addr().unwrap().to_string();
+    let document = json!({
+        "kafka": { "brokers": silent, "source_topic": "orders", "group": "interrupted", "start_timeout_seconds": 120 },
+        "sinks": { "filesystem": { "log": { "base_path": "out" } } },
+    });
+    stops_promptly(&document, &listener);
+}
