@@ -73,8 +73,8 @@ fn a_sound_configuration() {
     sink     filesystem/log  .    ok
 
     memory:
-      fetched ahead from Kafka          32 MiB  divided by the partitions
-      windows, payloads, buffered rows  96 MiB
+      fetched ahead from Kafka          24 MiB  divided by the partitions
+      windows, payloads, buffered rows  72 MiB
       filesystem/log                    16 MiB  at most, for each window that is being written
     --- stderr
     (nothing)
@@ -335,9 +335,9 @@ fn json_for_machines() {
         }
       ],
       "memory": {
-        "max_mebibytes": 128,
-        "prefetch_bytes": 33554432,
-        "record_bytes": 100663296,
+        "max_mebibytes": 96,
+        "prefetch_bytes": 25165824,
+        "record_bytes": 75497472,
         "partitions": null,
         "sinks": [
           {
@@ -386,8 +386,8 @@ fn s120_the_environment_names_file_and_options() {
     sink     filesystem/log  .      ok
 
     memory:
-      fetched ahead from Kafka          32 MiB  divided by the partitions
-      windows, payloads, buffered rows  96 MiB
+      fetched ahead from Kafka          24 MiB  divided by the partitions
+      windows, payloads, buffered rows  72 MiB
       filesystem/log                    16 MiB  at most, for each window that is being written
     --- stderr
     (nothing)
@@ -675,8 +675,8 @@ fn s117_a_base_path_that_is_not_there() {
     sink     filesystem/log  missing   ok
 
     memory:
-      fetched ahead from Kafka          32 MiB  divided by the partitions
-      windows, payloads, buffered rows  96 MiB
+      fetched ahead from Kafka          24 MiB  divided by the partitions
+      windows, payloads, buffered rows  72 MiB
       filesystem/here                   16 MiB  at most, for each window that is being written
       filesystem/log                    16 MiB  at most, for each window that is being written
     --- stderr
@@ -745,8 +745,8 @@ fn s66_check_sets_plugins_up_and_does_not_connect() {
       http response 16 MiB, http timeout 10 s, component 128 MiB, compile timeout 300 s, compile memory 4096 MiB
 
     memory:
-      fetched ahead from Kafka          32 MiB  divided by the partitions
-      windows, payloads, buffered rows  96 MiB
+      fetched ahead from Kafka          24 MiB  divided by the partitions
+      windows, payloads, buffered rows  72 MiB
       collect                           64 MiB  for each instance, one per core, at most 4
       plugin/faulty                     64 MiB  for each instance, one per core, at most 4, rows buffered 16 MiB
     --- stderr
