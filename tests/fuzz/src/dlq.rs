@@ -40,7 +40,12 @@ pub fn run(data: &[u8]) {
     let routes = Routes::new(sinks.iter().map(|sink| (sink.kind, sink.name.as_str())));
     let choice = Choice { max_replays: REPLAYS, ..Choice::default() };
     let replay = Replay::new(Arc::new(Passthrough), sinks, choice, Arc::new(Tally::default()));
-    let collected = wait_for(replay.collect(&batch)).unwrap_or_else(|error| panic!("{error}"));
+    let collected = match wait_for(replay.collect(&batch)) {
+        Ok(collected) => collected,
+        // S72: a letter for a sink that is gone stops the replay, and stays where it is.
+        Err(error) if error.to_string().contains("sinks that are not configured") => return,
+        Err(error) => panic!("{error}"),
+    };
     let Collected::Payloads { payloads, failed } = collected else { panic!("a replay never passes letters through") };
     assert!(failed.iter().all(|failure| failure.index == 0), "{failed:?}");
     let left = opened.content == Content::Omitted || opened.letter.replays >= REPLAYS;
