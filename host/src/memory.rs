@@ -14,7 +14,8 @@ pub use arenas::bound_arenas;
 const MEBIBYTE: u64 = 1 << 20;
 /// The part of the budget that the Kafka client may fetch ahead, one in so many.
 const PREFETCH_SHARE: u64 = 4;
-/// What the Kafka client takes for one fetched record beside its key, value and headers, in bytes: measured with librdkafka 2.12.
+/// What the Kafka client takes for one fetched record beside its key, value and headers, in bytes: an estimate for
+/// librdkafka 2.12, whose queue entry carries the message and its headers.
 const FETCHED_RECORD_BYTES: u64 = 512;
 /// A record's size as far as the client's queue is concerned, which is bounded in records and in bytes.
 const USUAL_RECORD_BYTES: u64 = 256;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::binary::{Scene, Told};
-use super::help::{Row, committed, contents, produce, topic};
+use super::help::{Row, broker, committed, contents, produce, topic};
 use super::sandbox::guest;
 
 /// Records that every test of many rows gives.
@@ -195,16 +195,17 @@ async fn s15a_csv_takes_a_backlog_on_default_options() {
     let grants = json!({ "directories": [{ "host": "granted", "guest": "/rows", "access": "write" }] });
     let options = json!({ "path": "/rows/{partition}.csv" });
     let csv = json!({ "component": guest("csv"), "options": options, "grants": grants });
-    let scene = Scene::new(&source, json!({ "sinks": { "plugin": { "csv": csv } }, "checkpoint": {} }));
+    let mut scene = Scene::new(&source, json!({ "sinks": { "plugin": { "csv": csv } }, "checkpoint": {} }));
     std::fs::create_dir(scene.dir.path().join("granted")).unwrap();
+    // The default session: a short one is lost on a busy machine, which repeats rows.
+    let kafka = json!({ "brokers": broker().bootstrap(), "source_topic": source, "group": scene.group });
+    scene.change(json!({ "kafka": kafka }));
     let told = scene.done(&["run", "--until-end"]);
     assert!(!told.err.contains("and was stopped") && !told.err.contains("trapped"), "{}", told.err);
     for partition in 0..4 {
         let file = std::fs::read(scene.dir.path().join(format!("granted/{partition}.csv"))).unwrap();
-        // A machine that is so busy that a session is lost repeats rows.
-        let rows: std::collections::HashSet<&[u8]> = file.split(|byte| *byte == b'\n').collect();
-        let rows = i64::try_from(rows.len()).unwrap();
-        assert!((records..=records + 2).contains(&rows), "{rows} lines, with a header and the empty end");
+        let rows = i64::try_from(file.iter().filter(|byte| **byte == b'\n').count()).unwrap();
+        assert!(rows == records || rows == records + 1, "{rows} lines, with or without a header");
         assert_eq!(committed(&source, partition, &scene.group), Some(records));
     }
 }
