@@ -80,7 +80,10 @@ pub async fn assigned(source: &mut KafkaSource, count: usize) -> Vec<KafkaReader
 pub async fn read(reader: &mut KafkaReader, count: usize) -> Batch {
     let mut all = Batch::new(reader.partition().clone());
     while all.len() < count {
-        match tokio::time::timeout(PATIENCE, reader.read()).await.expect("no record came").unwrap() {
+        let Ok(read) = tokio::time::timeout(PATIENCE, reader.read()).await else {
+            panic!("{} of {count} records came; the log ends at {:?}", all.len(), reader.log_end());
+        };
+        match read.unwrap() {
             Read::Records(window) => (0..window.len()).for_each(|row| all.push_row(&window, row)),
             Read::Position(_) => {}
         }
