@@ -83,8 +83,8 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct File {
-    /// The configuration file.
-    #[arg(value_name = "CONFIG", default_value = "tidegate.yaml", env = "TIDEGATE_CONFIG", hide_env_values = true)]
+    /// The configuration file. `tidegate.yaml` may be missing where variables `TIDEGATE__…` say it all.
+    #[arg(value_name = "CONFIG", default_value = config::DEFAULT_FILE, env = "TIDEGATE_CONFIG", hide_env_values = true)]
     config: PathBuf,
 }
 
