@@ -118,11 +118,10 @@ pub struct Loaded {
 /// # Errors
 /// All that was found wrong at the first stage that found anything.
 pub fn load(path: &Path, environment: &Environment) -> Result<Loaded, Vec<Fault>> {
-    let file = path.display().to_string();
     let is_optional = path == Path::new(DEFAULT_FILE) && environment.has_options();
-    let text = match path.try_exists() {
-        Ok(false) if is_optional => String::new(),
-        _ => read(path).map_err(|fault| vec![fault])?,
+    let (file, text) = match path.try_exists() {
+        Ok(false) if is_optional => ("the environment".to_owned(), String::new()),
+        _ => (path.display().to_string(), read(path).map_err(|fault| vec![fault])?),
     };
     let config = parse(&text, &file, environment)?;
     Ok(Loaded { config, folder: path.parent().unwrap_or(Path::new("")).to_owned() })

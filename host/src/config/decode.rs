@@ -216,11 +216,9 @@ impl<'n> Decoder<'n> {
     }
 
     fn no_number(self, expected: &dyn de::Expected) -> Error {
-        let mut error = self.mismatch(expected);
-        if let (Kind::Mismatch { expected, .. }, Some(unit)) = (&mut error.kind, self.unit) {
-            *expected = format!("{expected}, or {}", unit.examples());
-        }
-        error
+        let also = self.unit.map(|unit| format!(", or {}", unit.examples())).unwrap_or_default();
+        let expected = in_words(&expected.to_string()) + &also;
+        Error::new(Kind::Mismatch { expected, found: self.node.value.kind() })
     }
 
     fn text<V: Visitor<'n>>(self, visitor: V) -> Result<V::Value, Error> {

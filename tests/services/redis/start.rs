@@ -45,6 +45,8 @@ async fn s124a_a_user_who_may_not_write_is_said_at_the_start() {
     }
 }
 
+type Step<'s> = &'s dyn Fn();
+
 /// A server that takes no writes says so at the start, and when it turns up later, and rows wait for it.
 #[tokio::test]
 async fn s79a_a_server_that_cannot_write_keeps_rows_waiting() {
@@ -67,7 +69,7 @@ async fn s79a_a_server_that_cannot_write_keeps_rows_waiting() {
         set_to("save", "3600 1");
     };
     let sound = || set_to("save", "");
-    let steps: [(&str, &dyn Fn(), &dyn Fn()); 4] = [
+    let steps: [(&str, Step<'_>, Step<'_>); 4] = [
         ("MISCONF", &failing, &sound),
         ("OOM", &|| set_to("maxmemory", "1"), &|| set_to("maxmemory", "0")),
         ("NOREPLICAS", &|| set_to("min-replicas-to-write", "1"), &|| set_to("min-replicas-to-write", "0")),

@@ -99,7 +99,8 @@ impl Plan<'_> {
         let Ok(login) = status.get_document("authInfo") else { return Ok(()) };
         let users = login.get_array("authenticatedUsers").map_or(0, Vec::len);
         let Ok(privileges) = login.get_array("authenticatedUserPrivileges") else { return Ok(()) };
-        if users == 0 {
+        // Servers that only speak the protocol may know users and no privileges.
+        if users == 0 || privileges.is_empty() {
             return Ok(());
         }
         let may = |action: &str| {
@@ -271,6 +272,7 @@ mod tests {
             // Nobody is logged in, and an older or another server that does not tell.
             doc! { "authInfo": { "authenticatedUsers": [], "authenticatedUserPrivileges": [] } },
             doc! { "authInfo": { "authenticatedUsers": [] } },
+            status(Vec::new()),
             doc! {},
         ] {
             for plan in [&insert, &replace, &delete] {

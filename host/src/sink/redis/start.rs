@@ -6,6 +6,7 @@
 use redis::{Pipeline, Value};
 
 use super::reply::{self, Class};
+use crate::clock;
 use crate::model::{CallError, Fault};
 
 /// So many keys are asked for. They fall on different slots of a cluster, and the one server that is asked would have
@@ -15,8 +16,9 @@ const PROBES: usize = 8;
 /// The commands, none of which changes anything: `SET` with `XX` writes keys only that are there.
 pub(super) fn probes(key_prefix: &str, deletes: bool) -> Pipeline {
     let mut pipeline = Pipeline::new();
-    for _ in 0..PROBES {
-        let key = format!("{key_prefix}tidegate-probe-{:032x}", fastrand::u128(..));
+    let now = clock::unix_millis();
+    for number in 0..PROBES {
+        let key = format!("{key_prefix}tidegate-probe-{now}-{number}");
         if deletes {
             pipeline.cmd("DEL").arg(&key);
         }
