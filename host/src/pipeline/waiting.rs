@@ -29,6 +29,11 @@ pub struct Waiting {
 }
 
 impl Waiting {
+    /// The destination has asked to wait so often in a row already, in this call or before.
+    pub fn asked_before(&mut self, asked: u32) {
+        self.asked = self.asked.max(asked);
+    }
+
     /// How often in a row the destination asked to wait.
     pub fn asked(&self) -> u32 {
         self.asked

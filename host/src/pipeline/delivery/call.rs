@@ -39,6 +39,7 @@ impl<C: Clock> Delivery<'_, C> {
     }
 
     async fn deliver(&self, rows: &Rows, call: Range<usize>) -> Result<Answer, Stop> {
+        let _writing = self.state.writing.lock().await;
         let mut failures = Vec::new();
         let mut start = 0;
         // Rows for a direct sink are of one window, so there is one run.
@@ -68,7 +69,7 @@ impl<C: Clock> Delivery<'_, C> {
     }
 
     /// Adds rows to a buffer that is empty, and flushes them; more than once where the sink takes no more in between (S27b).
-    async fn add_and_flush(&self, rows: &Rows) -> Result<Answer, Stop> {
+    async fn add_and_flush(&mut self, rows: &Rows) -> Result<Answer, Stop> {
         let mut failures: Vec<Failure> = Vec::new();
         let mut waiting = Waiting::default();
         let (mut flushed, mut added) = (0, 0);
@@ -116,7 +117,7 @@ impl<C: Clock> Delivery<'_, C> {
 
     /// Flushes rows that were added since the last flush, and adds what it says of them to the failures.
     async fn flush_added(
-        &self,
+        &mut self,
         added: Range<usize>,
         failures: &mut Vec<Failure>,
     ) -> Result<Result<(), CallError>, Stop> {
@@ -129,6 +130,7 @@ impl<C: Clock> Delivery<'_, C> {
         }
         match self.shared.timed(self.slot, self.slot.sink.flush(self.source)).await {
             Ok(failed) => {
+                self.state.flush_refusals = 0;
                 let failed = shifted(checked(self.slot, added.len(), failed)?, added.start);
                 for failure in failed {
                     // A row that its `add` refused is answered already.
@@ -140,6 +142,7 @@ impl<C: Clock> Delivery<'_, C> {
                 Ok(Ok(()))
             }
             Err(error) => {
+                self.note_refusal(&error);
                 self.discard().await;
                 Ok(Err(error))
             }
