@@ -55,6 +55,9 @@ impl<C: Clock> Delivery<'_, C> {
     }
 
     async fn add(&mut self, rows: &Rows, call: Range<usize>) -> Result<Answer, Stop> {
+        let before = self.state.buffered.guest_bytes();
+        // Counted before the call, so that partitions which add at the same time see it.
+        self.note_share(before.saturating_add(rows.guest_bytes(call.clone())));
         let part = rows.slice(call);
         let Some(segment) = part.segments().first() else { return Ok(Ok(Vec::new())) };
         match self.shared.timed(self.slot, self.slot.sink.add(&segment.batch)).await {
@@ -64,7 +67,10 @@ impl<C: Clock> Delivery<'_, C> {
                 self.note_share(self.state.buffered.guest_bytes());
                 Ok(Ok(failures))
             }
-            Err(error) => Ok(Err(error)),
+            Err(error) => {
+                self.note_share(before);
+                Ok(Err(error))
+            }
         }
     }
 
@@ -121,15 +127,16 @@ impl<C: Clock> Delivery<'_, C> {
         added: Range<usize>,
         failures: &mut Vec<Failure>,
     ) -> Result<Result<(), CallError>, Stop> {
-        self.note_share(0);
         let refused = failures.iter().filter(|failure| added.contains(&(failure.index as usize))).count();
         if refused == added.len() {
             // Nothing is in the buffer; the sink's count of rows starts anew.
             self.discard().await;
+            self.note_share(0);
             return Ok(Ok(()));
         }
         match self.shared.timed(self.slot, self.slot.sink.flush(self.source)).await {
             Ok(failed) => {
+                self.note_share(0);
                 self.state.flush_refusals = 0;
                 let failed = shifted(checked(self.slot, added.len(), failed)?, added.start);
                 for failure in failed {
@@ -144,6 +151,7 @@ impl<C: Clock> Delivery<'_, C> {
             Err(error) => {
                 self.note_refusal(&error);
                 self.discard().await;
+                self.note_share(0);
                 Ok(Err(error))
             }
         }

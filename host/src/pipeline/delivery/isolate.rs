@@ -97,7 +97,7 @@ impl<C: Clock> Delivery<'_, C> {
                     self.any_passed = true;
                     self.slot.note_passed();
                 }
-                search.passed();
+                search.answered(&failed);
                 failures.extend(shifted(failed, part.start));
                 return Ok(());
             }
