@@ -92,6 +92,8 @@ pub struct World {
     pub accounts: BTreeMap<Known, Account>,
     /// How many calls had an answer that shows their destination and guest at work, by member.
     pub passed: BTreeMap<(usize, Stage), u64>,
+    /// The stages in which a call had an answer that named its rows, all of them as unavailable, by member.
+    pub named_unavailable: BTreeSet<(usize, Stage)>,
     /// Rows that failed by themselves in the file sink at least once: those behind them may come first from then on,
     /// even when the failure was forgotten by a crash.
     pub excused: BTreeSet<(usize, Offset)>,
@@ -164,6 +166,7 @@ impl World {
             dead_records: BTreeSet::new(),
             accounts: BTreeMap::new(),
             passed: BTreeMap::new(),
+            named_unavailable: BTreeSet::new(),
             excused: BTreeSet::new(),
             flaws,
             capacity,
