@@ -105,8 +105,8 @@ fn s120_everything_may_be_in_the_environment() {
     assert_eq!(config.sinks.redis["cache"].options.ttl_seconds, Some(3600));
     // What is missing then is missing in the environment.
     let few: Environment = [("TIDEGATE__KAFKA__SOURCE_TOPIC", "t")].into_iter().collect();
-    let faults = load(missing, &few).unwrap_err();
-    assert!(faults.len() == 2 && faults[0].message.contains("(the environment)"), "{faults:?}");
+    let told = load(missing, &few).unwrap_err();
+    assert!(told.len() == 2 && told[0].message.contains("(the environment)"), "{told:?}");
     // A file without options, as an empty one that is mounted, is as none.
     assert_eq!(parse("# nothing yet\n", "t.yaml", &environment).unwrap(), config);
     // One that is named has to be there, and without variables any.
