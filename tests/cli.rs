@@ -373,6 +373,25 @@ fn json_for_machines() {
     "#);
 }
 
+/// C1, C2: as a container starts it, with variables alone; what they hold is taken as it is.
+#[test]
+fn s120_a_container_needs_no_file() {
+    let mut scene = Scene::new("")
+        .variable("TIDEGATE__KAFKA__SOURCE_TOPICS", "orders,payments")
+        .variable("TIDEGATE__KAFKA__GROUP", "out")
+        .variable("TIDEGATE__CHECKPOINT__INTERVAL_SECONDS", "250ms")
+        .variable("TIDEGATE__SINKS__REDIS__CACHE__URL", "redis://app:${w@cache:6379/0");
+    let sound = "exit: 0\n--- stdout\nsource   orders, payments (group out)   ok\n";
+    assert!(scene.check().starts_with(sound), "{}", scene.check());
+    std::fs::remove_file(scene.path().join("tidegate.yaml")).unwrap();
+    assert!(scene.check().starts_with(sound), "{}", scene.check());
+    scene.variables.retain(|(name, _)| *name != "TIDEGATE__KAFKA__GROUP");
+    let told = scene.check();
+    assert!(told.contains("`kafka.group` is missing (") && !told.contains("${w"), "{told}");
+    scene.variables.clear();
+    assert!(scene.check().contains("`tidegate.yaml` does not exist"), "{}", scene.check());
+}
+
 #[test]
 fn s120_the_environment_names_file_and_options() {
     let scene = Scene::with(LOG)
