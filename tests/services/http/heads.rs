@@ -1,6 +1,10 @@
 //! Answers whose heads are not as the standard has them (H2).
 
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
 use super::*;
+use crate::support::certificates::Certificates;
 
 /// A service that keeps its connections and gives each request this answer. Its address.
 async fn keeping(text: String) -> String {
@@ -108,4 +112,47 @@ async fn s79b_an_answer_that_nobody_can_read_is_unknown() {
         assert_eq!(failure.kind, FailureKind::Unavailable, "{what}: {failure:?}");
         assert!(failure.reason.contains("whether the request arrived is unknown"), "{what}: {failure:?}");
     }
+}
+
+/// A service that speaks HTTP/2 and answers with so many headers of so many bytes. Its address, with TLS.
+async fn over_http2(headers: usize, bytes: usize) -> String {
+    let certificates = Certificates::shared();
+    let chain = CertificateDer::pem_file_iter(certificates.certificate()).unwrap().collect::<Result<_, _>>().unwrap();
+    let key = PrivateKeyDer::from_pem_file(certificates.key()).unwrap();
+    let mut tls = rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key).unwrap();
+    tls.alpn_protocols = vec![b"h2".to_vec()];
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let mut connection = h2::server::handshake(acceptor.accept(stream).await.unwrap()).await.unwrap();
+            tokio::spawn(async move {
+                while let Some(Ok((_, mut respond))) = connection.accept().await {
+                    let value = "x".repeat(bytes);
+                    let answer = (0..headers).fold(::http::Response::builder().status(200), |answer, number| {
+                        answer.header(format!("x-{number}"), &value)
+                    });
+                    respond.send_response(answer.body(()).unwrap(), true).ok();
+                }
+            });
+        }
+    });
+    format!("https://{address}/")
+}
+
+/// H2 over HTTP/2, where the client by itself takes 16 KiB of headers.
+#[tokio::test]
+async fn s79b_a_delivery_is_seen_whatever_its_headers_are_over_http2() {
+    crate::support::servers::crypto();
+    let options = || json!({ "tls": { "ca_file": Certificates::shared().authority() } });
+    for (headers, bytes) in [(150, 10), (150, 1_000), (3, 30_000)] {
+        let sink = sink(&over_http2(headers, bytes).await, options());
+        for _ in 0..2 {
+            assert_eq!(deliver(&sink, numbers(3)).await, [], "{headers} headers of {bytes} bytes");
+        }
+    }
+    let failures = deliver(&sink(&over_http2(500, 1_000).await, options()), numbers(1)).await;
+    assert_eq!(kinds(&failures), [(0, FailureKind::Unavailable)], "{failures:?}");
+    assert!(failures[0].reason.contains("whether the request arrived is unknown"), "{failures:?}");
 }
