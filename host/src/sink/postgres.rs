@@ -110,7 +110,9 @@ pub struct Options {
     /// How a row replaces the one of the same key.
     #[serde(default)]
     pub upsert: Upsert,
-    /// How the values of a column come that are not as its type reads them, by the column's name.
+    /// How the values of a column come that are not as its type reads them, by the column's name: `base64` (for a `bytea`),
+    /// `epoch_days` (`date`), `epoch_millis`, `epoch_micros` (`timestamptz`, `timestamp`), `json` (a string of JSON text, for
+    /// `json` and `jsonb`).
     #[serde(default)]
     pub encodings: BTreeMap<String, Encoding>,
     /// Whether a table may be named together with its schema, `schema.table` (S106).
