@@ -120,6 +120,40 @@ async fn s121_a_rotated_password_is_read_again() {
     assert_eq!(server.psql(&database, "SELECT count(*) FROM t"), "4");
 }
 
+/// S121: an address in a file that names another server is read again when the one that was named takes no writes, without
+/// that it hung up.
+#[tokio::test(flavor = "multi_thread")]
+async fn s121_an_address_that_moved_is_read_again() {
+    let old = Postgres::start();
+    let (from, place) = (old.database("moved"), Place::new("moved", T));
+    old.psql(&from, &format!("SET ROLE tidegate; {T}"));
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("dsn");
+    std::fs::write(&file, old.dsn(&from)).unwrap();
+    let secret = {
+        let file = file.clone();
+        Secret::new(move || {
+            std::fs::read_to_string(&file)
+                .map_err(|error| tidegate::model::Fault::config("the file cannot be read").because(error))
+        })
+    };
+    let options = keyed(&["id"], Options { dsn: old.dsn(&from), ..options() });
+    let sink = PostgresSink::new("main", &options).unwrap().with_secret(Some(secret));
+    sink.connect().await.unwrap();
+    assert_eq!(sink.deliver(&numbered(0, 1)).await, Ok(vec![]));
+    old.psql("postgres", "ALTER SYSTEM SET default_transaction_read_only = on");
+    old.psql("postgres", "SELECT pg_reload_conf()");
+    while old.psql("postgres", "SHOW default_transaction_read_only") != "on" {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(unavailable(sink.deliver(&numbered(1, 1)).await).contains("25006"));
+    std::fs::write(&file, place.options().dsn).unwrap();
+    let told = sink.deliver(&numbered(1, 1)).await;
+    assert_eq!(told, Ok(vec![]));
+    assert_eq!(place.sql("SELECT id FROM t"), "1");
+    assert_eq!(old.psql(&from, "SELECT id FROM t"), "0");
+}
+
 /// P11: an IPv6 address in the DSN, with TLS and without, and a Unix socket.
 #[tokio::test]
 async fn s124_ipv6_and_unix_sockets_connect() {

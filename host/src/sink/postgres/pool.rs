@@ -27,13 +27,15 @@ const PLUGIN_IDLE: Duration = Duration::from_secs(60);
 pub(super) struct Health {
     /// Connections from before this moment lead nowhere, or to a server that is no longer the one that writes.
     renewed: Mutex<Option<Instant>>,
+    /// The address is to be read again before the next connection is asked for: it may name the new server.
+    address_is_old: AtomicBool,
     /// The server can look after its client while a statement waits.
     looks_after: AtomicBool,
 }
 
 impl Default for Health {
     fn default() -> Self {
-        Self { renewed: Mutex::default(), looks_after: AtomicBool::new(true) }
+        Self { renewed: Mutex::default(), address_is_old: AtomicBool::new(false), looks_after: AtomicBool::new(true) }
     }
 }
 
@@ -42,6 +44,7 @@ impl Health {
     /// may lead to the old server still, and it may not hang up.
     pub(super) fn renew(&self) {
         *self.renewed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        self.address_is_old.store(true, Ordering::Relaxed);
     }
 
     fn is_current(&self, age: Duration) -> bool {
@@ -128,6 +131,10 @@ impl PostgresSink {
             User::Rows => &pools.rows,
             User::Plugin => &pools.plugins,
         };
+        if self.health.address_is_old.swap(false, Ordering::Relaxed) {
+            // What it was until now may do as well.
+            let _ = self.read_address_again(Some(pools)).await;
+        }
         let mut error = match pool.acquire().await {
             Ok(connection) => return Ok(Session::new(connection, Arc::clone(&self.health))),
             Err(error) => error,
