@@ -59,6 +59,38 @@ async fn s79a_a_failover_without_a_hang_up_has_every_connection_made_anew() {
     assert_eq!(server.psql(&database, "SELECT count(*) FROM t"), "8");
 }
 
+/// Connections on which the server says nothing at all any more, as behind a firewall that forgot them: one is waited for,
+/// and all are made anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn s79a_connections_that_went_silent_are_made_anew() {
+    let place = Place::new("silent", T);
+    let sink = Arc::new(place.sink(keyed(&["id"], place.options())).await);
+    let lock = "BEGIN; LOCK t IN SHARE MODE; SELECT pg_sleep(1)";
+    let calls: Vec<_> = (0..4)
+        .map(|id| {
+            let sink = Arc::clone(&sink);
+            tokio::spawn(async move { sink.deliver(&numbered(id, 1)).await })
+        })
+        .collect();
+    place.sql(lock);
+    for call in calls {
+        assert_eq!(call.await.unwrap(), Ok(vec![]));
+    }
+    let pids = place.sql(
+        "SELECT pid FROM pg_stat_activity WHERE usename = 'tidegate' AND datname = current_database() AND state = 'idle'",
+    );
+    let pids: Vec<&str> = pids.lines().collect();
+    assert!(pids.len() > 1, "{pids:?}");
+    let signal = |signal: &str| {
+        assert!(std::process::Command::new("kill").arg(signal).args(&pids).status().unwrap().success());
+    };
+    signal("-STOP");
+    let answer = sink.deliver(&numbered(4, 1)).await;
+    signal("-CONT");
+    assert_eq!(answer, Ok(vec![]));
+    assert_eq!(place.sql("SELECT count(*) FROM t"), "5");
+}
+
 /// Nothing is prepared on a connection that a restart, a pooler or a changed table could take away.
 #[tokio::test]
 async fn s79a_no_statement_is_prepared_by_name() {
@@ -73,6 +105,31 @@ async fn s79a_no_statement_is_prepared_by_name() {
     place.sql("ALTER TABLE t ALTER id TYPE bigint");
     assert_eq!(sink.deliver(&numbered(11, 10)).await, Ok(vec![]));
     assert_eq!(place.sql("SELECT count(*), sum(prepared) FROM t"), "21|0");
+}
+
+/// A role that may no longer be taken keeps rows waiting, whether the table was looked at before or not: no transaction can
+/// begin, so that no row is the cause.
+#[tokio::test(flavor = "multi_thread")]
+async fn s79a_a_transaction_that_cannot_begin_is_unavailable() {
+    let place = Place::new("no_role", "");
+    let role = format!("writer_{}", place.database);
+    place.sql(&format!(
+        "CREATE ROLE {role}; GRANT {role} TO tidegate; ALTER ROLE tidegate IN DATABASE {0} SET role = '{role}';
+        CREATE TABLE t (id int PRIMARY KEY, a int); CREATE TABLE u (LIKE t INCLUDING ALL); GRANT ALL ON t, u TO {role}",
+        place.database
+    ));
+    let sink = place.sink(keyed(&["id"], Options { max_connections: 1, ..place.options() })).await;
+    let other = batch(&[(None, Some(r#"{"id":1}"#), Some("u"))]);
+    for rows in [numbered(0, 1), other] {
+        assert_eq!(sink.deliver(&numbered(0, 1)).await, Ok(vec![]));
+        place.sql(&format!("REVOKE {role} FROM tidegate"));
+        let told = unavailable(sink.deliver(&rows).await);
+        assert!(told.contains("permission denied to set role"), "{told}");
+        place.sql(&format!("GRANT {role} TO tidegate"));
+        assert_eq!(sink.deliver(&rows).await, Ok(vec![]));
+    }
+    assert_eq!(place.sql("SELECT count(*) FROM t UNION ALL SELECT count(*) FROM u"), "1\n1");
+    place.sql(&format!("ALTER ROLE tidegate IN DATABASE {} RESET role", place.database));
 }
 
 /// S121: a password that is rotated is read again from its file when the server lets nobody in with the old one, by rows and

@@ -14,7 +14,8 @@ use super::{CLOSE_TIMEOUT, Options, PostgresSink};
 use crate::model::{CallError, Fault};
 use crate::secret::Secret;
 
-/// How long a call waits for a connection, and a server that is asked why there was none.
+/// How long a call waits for a connection, and how long a server may take to answer on one that is there, or that is made
+/// to learn why there was none.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 const ASK_TIMEOUT: Duration = Duration::from_secs(3);
 /// Most connections that plugins' statements have at a time, beside those of the sink.
@@ -52,6 +53,18 @@ impl Health {
         renewed.is_none_or(|renewed| age < renewed.elapsed())
     }
 
+    /// Whether the server answers on this connection. Where it says nothing at all, as behind a firewall that forgot the
+    /// connection, it will say nothing on the others either.
+    async fn answers(&self, connection: &mut PgConnection) -> bool {
+        match tokio::time::timeout(ASK_TIMEOUT, connection.ping()).await {
+            Ok(answer) => answer.is_ok(),
+            Err(_) => {
+                self.renew();
+                false
+            }
+        }
+    }
+
     pub(super) fn server_looks_after(&self) -> bool {
         self.looks_after.load(Ordering::Relaxed)
     }
@@ -77,9 +90,10 @@ impl Pools {
         let pool = |pool: PgPoolOptions| {
             let health = Arc::clone(health);
             pool.acquire_timeout(ACQUIRE_TIMEOUT)
-                .before_acquire(move |_, connection| {
-                    let current = health.is_current(connection.age);
-                    Box::pin(async move { Ok(current) })
+                .test_before_acquire(false)
+                .before_acquire(move |connection, known| {
+                    let health = Arc::clone(&health);
+                    Box::pin(async move { Ok(health.is_current(known.age) && health.answers(connection).await) })
                 })
                 .connect_lazy_with(address.connect.clone())
         };
