@@ -107,11 +107,19 @@ impl Sink for Direct {
         answer
     }
 
+    /// As `files` it forgets what it would still have to sync: nobody ever will, so that a power cut may take it.
+    async fn discard(&self, source: &TopicPartition) {
+        if self.sink == 1 {
+            lock(&self.host.world).lose_unsynced(self.host.member, partition(source));
+        }
+    }
+
     async fn sync(&self, source: &TopicPartition) -> Result<(), CallError> {
         if self.sink != 1 {
             return Ok(());
         }
         let at = partition(source);
+        let begun = lock(&self.host.world).unsynced_writes(self.host.member, at);
         let claim = self.host.call(Call::Sync, at, self.sink).await;
         let mut world = lock(&self.host.world);
         if world.chance(|weights| weights.sync_fault) {
@@ -120,7 +128,7 @@ impl Sink for Direct {
             world.lose_unsynced(self.host.member, at);
             return Err(CallError::Unknown(fault("fsync failed")));
         }
-        world.synced(self.host.member, at);
+        world.synced(self.host.member, at, begun);
         Ok(())
     }
 }
