@@ -18,6 +18,7 @@ mod environment;
 mod explain;
 mod lint;
 mod schema;
+mod secrets;
 mod substitute;
 mod tree;
 mod units;
@@ -26,6 +27,8 @@ pub use configured::Configured;
 pub use environment::{Environment, PREFIX};
 pub use lint::MAX_SINKS;
 pub use schema::schema;
+pub use secrets::Secrets;
+use substitute::Written;
 
 /// Largest configuration file, in bytes: more is a mistake in the file's name.
 const MAX_BYTES: u64 = 4 << 20;
@@ -110,6 +113,8 @@ pub struct Loaded {
     pub config: Config,
     /// The folder that relative paths of components start at; empty for the working directory.
     pub folder: PathBuf,
+    /// The options of which files hold a part.
+    pub secrets: Secrets,
 }
 
 /// Reads the file, lets the environment override it, substitutes variables and checks the whole. Every fault is the
@@ -123,8 +128,10 @@ pub fn load(path: &Path, environment: &Environment) -> Result<Loaded, Vec<Fault>
         Ok(false) if is_optional => ("the environment".to_owned(), String::new()),
         _ => (path.display().to_string(), read(path).map_err(|fault| vec![fault])?),
     };
-    let config = parse(&text, &file, environment)?;
-    Ok(Loaded { config, folder: path.parent().unwrap_or(Path::new("")).to_owned() })
+    let (config, written) = read_text(&text, &file, environment)?;
+    let folder = path.parent().unwrap_or(Path::new("")).to_owned();
+    let secrets = Secrets::new(written.into_files(), environment, folder.clone());
+    Ok(Loaded { config, folder, secrets })
 }
 
 /// What [`load`] does with the file's text; `file` is the name that faults give.
@@ -132,13 +139,17 @@ pub fn load(path: &Path, environment: &Environment) -> Result<Loaded, Vec<Fault>
 /// # Errors
 /// See [`load`].
 pub fn parse(text: &str, file: &str, environment: &Environment) -> Result<Config, Vec<Fault>> {
+    read_text(text, file, environment).map(|(config, _)| config)
+}
+
+fn read_text(text: &str, file: &str, environment: &Environment) -> Result<(Config, Written), Vec<Fault>> {
     let parse = if environment.has_options() { tree::parse_what_there_is } else { tree::parse };
     let mut root = parse(text, file).map_err(|fault| vec![fault])?;
     environment.override_options(&mut root)?;
     let written = substitute::substitute(&mut root, environment, file)?;
     let config = decode(&root, file)?;
     let faults = lint::lint(&config, &root, &written, file);
-    if faults.is_empty() { Ok(config) } else { Err(faults) }
+    if faults.is_empty() { Ok((config, written)) } else { Err(faults) }
 }
 
 fn read(path: &Path) -> Result<String, Fault> {
