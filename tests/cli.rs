@@ -143,7 +143,7 @@ fn a_value_of_the_wrong_type() {
     --- stdout
     (nothing)
     --- stderr
-    error: `checkpoint.interval_seconds` must be a number, found a string (tidegate.yaml:4:3)
+    error: `checkpoint.interval_seconds` must be a number, or a duration such as `250ms`, `5s` or `1h30m`, found a string (tidegate.yaml:4:3)
 
     hint: `checkpoint.interval_seconds`: Seconds from a checkpoint's creation until it is due; 0 makes one due after every window
     ");

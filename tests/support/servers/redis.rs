@@ -1,6 +1,6 @@
 //! A Redis server.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -15,6 +15,7 @@ pub struct Redis {
     port: u16,
     tls_port: u16,
     next: AtomicU8,
+    options: Vec<String>,
 }
 
 common!(Redis, "-TERM");
@@ -25,8 +26,14 @@ impl Redis {
     /// # Panics
     /// When Redis is missing, naming the command to run, and when it does not come up.
     pub fn start() -> Self {
-        let next = AtomicU8::new(0);
-        let mut redis = Self { server: Server::new("redis"), port: free_port(), tls_port: free_port(), next };
+        Self::configured(&[])
+    }
+
+    /// The same with options of its own, as on the command line of `redis-server`.
+    pub fn configured(options: &[&str]) -> Self {
+        let options = options.iter().map(|option| (*option).to_owned()).collect();
+        let (server, next) = (Server::new("redis"), AtomicU8::new(0));
+        let mut redis = Self { server, port: free_port(), tls_port: free_port(), next, options };
         redis.restart();
         redis
     }
@@ -43,7 +50,10 @@ impl Redis {
             .arg(certificates.key())
             .arg("--tls-ca-cert-file")
             .arg(certificates.authority())
-            .args(["--databases", &DATABASES.to_string(), "--maxclients", "200", "--save", "", "--appendonly", "no"]);
+            .args(["--databases", &DATABASES.to_string(), "--maxclients", "200", "--save", "", "--appendonly", "no"])
+            .arg("--dir")
+            .arg(self.server.dir())
+            .args(&self.options);
         let port = self.port;
         self.server
             .start(&command, || cli(port).arg("PING").output().is_ok_and(|output| output.stdout.starts_with(b"PONG")));
@@ -52,6 +62,11 @@ impl Redis {
     /// The port with TLS, on 127.0.0.1.
     pub fn tls_port(&self) -> u16 {
         self.tls_port
+    }
+
+    /// The server's folder.
+    pub fn dir(&self) -> &Path {
+        self.server.dir()
     }
 
     /// Where clients of a database connect.
