@@ -25,8 +25,6 @@ mod feed;
 mod hosts;
 #[path = "chaos/plan.rs"]
 mod plan;
-#[path = "chaos/proxy.rs"]
-mod proxy;
 #[path = "chaos/run.rs"]
 mod run;
 #[path = "chaos/samples.rs"]

@@ -6,6 +6,7 @@ use rustix::process::Signal;
 
 use super::hosts::Host;
 use super::plan::{Fault, Kind};
+use super::support::proxy::Cut;
 use super::world::{RESULTS, SOURCE, World};
 
 /// How long a host may take to end in order; far more than its own limits add up to.
@@ -133,10 +134,10 @@ fn on_database(world: &World, fault: Fault) -> Result<(), String> {
         Kind::ProxyStall => {
             world.proxy.stall();
             let slept = world.sleep(fault.lasts);
-            world.proxy.go_on();
+            world.proxy.forward();
             slept?;
         }
-        _ => world.proxy.reset(),
+        _ => world.proxy.cut(Cut::Reset),
     }
     Ok(())
 }

@@ -16,9 +16,9 @@ use super::faults::{end, look, perform};
 use super::feed::feed;
 use super::hosts::Host;
 use super::plan::{Course, HOSTS, Plan, Size};
-use super::proxy::Proxy;
 use super::support::child::{own_dir, run_dir, target_dir};
 use super::support::cluster::Cluster;
+use super::support::proxy::Proxy;
 use super::support::servers::Postgres;
 use super::world::{
     GROUP, KEYS, PARTITIONS, Parts, RESULTS, RESULTS_PARTITIONS, SOURCE, STOPPED, WINDOW_RECORDS, World,
@@ -68,7 +68,7 @@ pub fn build(size: &Size, runtime: &Runtime) -> World {
     });
     let database = postgres.database("chaos");
     postgres.psql(&database, TABLES);
-    let proxy = Proxy::start(runtime.handle(), postgres.port());
+    let proxy = Proxy::before(postgres.port());
     runtime.block_on(async {
         cluster.create_topic(SOURCE, i32::try_from(PARTITIONS).unwrap()).await;
         cluster.create_topic(RESULTS, RESULTS_PARTITIONS).await;

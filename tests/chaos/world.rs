@@ -12,9 +12,9 @@ use rdkafka::consumer::BaseConsumer;
 use super::arrivals::{Arrivals, committed};
 use super::hosts::Host;
 use super::plan::Size;
-use super::proxy::Proxy;
 use super::stamps::Life;
 use super::support::cluster::Cluster;
+use super::support::proxy::Proxy;
 use super::support::servers::Postgres;
 
 /// Partitions of the source.

@@ -49,6 +49,12 @@ impl Mongo {
         self.server.start(&java, || listens(port) && listens(tls_port));
     }
 
+    /// Starts the server, which was ended, with its data on another port, and waits until it listens.
+    pub fn relocate(&mut self) {
+        self.port = free_port();
+        self.restart();
+    }
+
     /// Where clients connect.
     pub fn uri(&self) -> String {
         format!("mongodb://127.0.0.1:{}/", self.port)

@@ -9,9 +9,10 @@ use super::super::child::{REMEDY, Server, free_port};
 
 const DATABASES: u8 = 64;
 
-/// A server that keeps nothing on disk: a restart loses everything.
+/// A server that keeps nothing on disk: a restart loses everything, unless it was started with `--appendonly yes`.
 pub struct Redis {
     server: Server,
+    options: Vec<String>,
     port: u16,
     tls_port: u16,
     next: AtomicU8,
@@ -25,13 +26,23 @@ impl Redis {
     /// # Panics
     /// When Redis is missing, naming the command to run, and when it does not come up.
     pub fn start() -> Self {
-        let next = AtomicU8::new(0);
-        let mut redis = Self { server: Server::new("redis"), port: free_port(), tls_port: free_port(), next };
+        Self::with(&[])
+    }
+
+    /// The same with more options, as on its command line.
+    pub fn with(options: &[&str]) -> Self {
+        let mut redis = Self {
+            server: Server::new("redis"),
+            options: options.iter().map(|option| (*option).to_owned()).collect(),
+            port: free_port(),
+            tls_port: free_port(),
+            next: AtomicU8::new(0),
+        };
         redis.restart();
         redis
     }
 
-    /// Starts the server again on its ports, empty, and waits until it answers.
+    /// Starts the server again on its ports, empty unless it has a file, and waits until it answers.
     pub fn restart(&mut self) {
         let certificates = Certificates::shared();
         let mut command = Command::new("redis-server");
@@ -43,7 +54,8 @@ impl Redis {
             .arg(certificates.key())
             .arg("--tls-ca-cert-file")
             .arg(certificates.authority())
-            .args(["--databases", &DATABASES.to_string(), "--maxclients", "200", "--save", "", "--appendonly", "no"]);
+            .args(["--databases", &DATABASES.to_string(), "--maxclients", "200", "--save", "", "--appendonly", "no"])
+            .args(&self.options);
         let port = self.port;
         self.server
             .start(&command, || cli(port).arg("PING").output().is_ok_and(|output| output.stdout.starts_with(b"PONG")));

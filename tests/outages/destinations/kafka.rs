@@ -1,0 +1,146 @@
+//! A topic: of the source's broker behind a proxy, of a broker of its own, or of three.
+
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
+use rdkafka::client::DefaultClientContext;
+use serde_json::{Value, json};
+use tokio::runtime::{Handle, Runtime};
+
+use super::Destination;
+use crate::help::{Onlooker, broker, contents_on, unique};
+use crate::matrix::Outage;
+use crate::process::Process;
+use crate::rows::Written;
+use crate::support::broker::Broker;
+use crate::support::certificates::Certificates;
+use crate::support::cluster::Cluster;
+use crate::support::proxy::Proxy;
+
+const USER: &str = "tidegate";
+const PASSWORD: &str = "secret";
+
+enum Server {
+    Shared(Proxy),
+    Own(Box<Broker>),
+    Three(Cluster),
+}
+
+pub struct Topic {
+    server: Server,
+    name: String,
+    /// Of three brokers: the one that was killed.
+    killed: Option<usize>,
+}
+
+impl Topic {
+    pub fn start(outage: Outage, source: &str, runtime: &Runtime) -> Self {
+        let name = unique(&format!("{source}-results"));
+        let server = match outage {
+            Outage::Killed => Server::Own(Box::new(Broker::start())),
+            Outage::LoginRevoked => Server::Own(Box::new(Broker::secured(USER, PASSWORD))),
+            Outage::FailedOver => Server::Three(Cluster::start()),
+            _ => Server::Shared(broker().proxy()),
+        };
+        runtime.block_on(async {
+            match &server {
+                Server::Shared(_) => broker().create_topic(&name, 1, &[]).await,
+                Server::Own(own) => own.create_topic(&name, 1, &[]).await,
+                Server::Three(cluster) => cluster.create_topic(&name, 1).await,
+            }
+        });
+        Self { server, name, killed: None }
+    }
+
+    /// Where the test itself looks.
+    fn bootstrap(&self) -> String {
+        match &self.server {
+            Server::Shared(_) => broker().bootstrap(),
+            Server::Own(own) => own.bootstrap(),
+            Server::Three(cluster) => cluster.bootstrap(),
+        }
+    }
+
+    /// How many replicas the topic wants to be in sync. It has one.
+    fn wants_in_sync(&self, replicas: &str) {
+        let admin: AdminClient<DefaultClientContext> =
+            ClientConfig::new().set("bootstrap.servers", self.bootstrap()).create().unwrap();
+        let wanted = AlterConfig::new(ResourceSpecifier::Topic(&self.name)).set("min.insync.replicas", replicas);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        for result in runtime.block_on(admin.alter_configs([&wanted], &AdminOptions::new())).unwrap() {
+            result.unwrap();
+        }
+    }
+
+    fn leader(&self) -> Option<usize> {
+        let leader = Onlooker::on(&self.bootstrap(), "looks-only").leader(&self.name, 0)?;
+        usize::try_from(leader - 1).ok()
+    }
+}
+
+impl Destination for Topic {
+    fn sinks(&self) -> Value {
+        let mut sink = json!({ "topic": self.name });
+        match &self.server {
+            Server::Shared(proxy) => sink["brokers"] = proxy.address().into(),
+            Server::Three(cluster) => sink["brokers"] = cluster.bootstrap().into(),
+            Server::Own(own) if own.is_secured() => {
+                sink["brokers"] = own.secure_bootstrap().into();
+                sink["properties"] = json!({
+                    "security.protocol": "SASL_SSL", "ssl.ca.location": Certificates::shared().authority(),
+                    "sasl.mechanism": "PLAIN", "sasl.username": USER, "sasl.password": PASSWORD,
+                });
+            }
+            Server::Own(own) => sink["brokers"] = own.bootstrap().into(),
+        }
+        json!({ "kafka": { "results": sink } })
+    }
+
+    fn proxy(&self) -> Option<&Proxy> {
+        match &self.server {
+            Server::Shared(proxy) => Some(proxy),
+            _ => None,
+        }
+    }
+
+    fn begin(&mut self, outage: Outage, _: &Process) {
+        let leader = self.leader();
+        match (&mut self.server, outage) {
+            (Server::Own(own), Outage::Killed) => own.kill(),
+            (Server::Own(own), Outage::LoginRevoked) => {
+                own.kill();
+                own.knows(USER, "another");
+                own.restart();
+            }
+            (Server::Three(cluster), Outage::FailedOver) => {
+                let leader = leader.unwrap();
+                cluster.kill(leader);
+                self.killed = Some(leader);
+            }
+            (Server::Shared(_), Outage::ReadOnly) => self.wants_in_sync("2"),
+            (_, other) => panic!("{other:?} is the proxy's"),
+        }
+    }
+
+    fn end(&mut self, outage: Outage, _: &Process) {
+        match (&mut self.server, outage) {
+            (Server::Own(own), Outage::Killed) => own.restart(),
+            (Server::Own(own), Outage::LoginRevoked) => {
+                own.kill();
+                own.knows(USER, PASSWORD);
+                own.restart();
+            }
+            (Server::Shared(_), Outage::ReadOnly) => self.wants_in_sync("1"),
+            _ => {}
+        }
+    }
+
+    fn is_taken_over(&self) -> bool {
+        self.leader().is_some_and(|leader| self.killed != Some(leader))
+    }
+
+    fn written(&self) -> Vec<Written> {
+        let id = |value: &[u8]| serde_json::from_slice::<Value>(value).unwrap()["id"].as_i64().unwrap();
+        let rows = contents_on(&self.bootstrap(), &self.name);
+        vec![Written::Rows(rows.iter().map(|(_, _, row)| id(row.value.as_deref().unwrap())).collect())]
+    }
+}
