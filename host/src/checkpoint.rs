@@ -246,10 +246,25 @@ impl Partition {
         if self.records > 0 {
             self.portion.taken(self.limits.max_records, self.limits.max_bytes);
         }
+        self.settled_synced();
+        self.phase = Phase::Committing { attempt: 0, wait: false };
+    }
+
+    /// Whether everything below the watermark that direct sinks wrote is on the disk.
+    pub fn is_synced(&self) -> bool {
+        self.synced >= self.watermark()
+    }
+
+    /// What direct sinks wrote below the watermark is on the disk, whatever step the partition is at.
+    pub fn settled_synced(&mut self) {
         self.synced = self.watermark();
         self.synced_records = self.ledger.settled();
-        self.first_unsynced = None;
-        self.phase = Phase::Committing { attempt: 0, wait: false };
+        self.first_unsynced = Some(self.watermark()).filter(|_| self.ledger.span() > 0);
+    }
+
+    /// The watermark, where it is above what was committed.
+    pub fn uncommitted(&self) -> Option<Offset> {
+        Some(self.watermark()).filter(|watermark| *watermark > self.committed)
     }
 
     /// The commit took place. How many records it has settled for good.
@@ -319,7 +334,8 @@ impl Partition {
         self.buffered_bytes = 0;
     }
 
-    fn due_at(&self) -> Millis {
+    /// When the interval of the open checkpoint ends.
+    pub fn due_at(&self) -> Millis {
         self.created.saturating_add(self.limits.interval)
     }
 

@@ -9,6 +9,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Header, Headers, OwnedHeaders};
+use rdkafka::metadata::MetadataPartition;
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
 use rdkafka::{ClientConfig, Message, Offset as Position, TopicPartitionList};
 use tidegate::memory::Budget;
@@ -242,17 +243,51 @@ impl Onlooker {
         }
     }
 
+    /// What the brokers say of a topic's partitions; none when it is not there. A broker that is gone may have been asked first.
+    fn partitions_of<T>(&self, topic: &str, each: impl Fn(&MetadataPartition) -> T) -> Vec<T> {
+        let started = std::time::Instant::now();
+        loop {
+            match self.0.fetch_metadata(Some(topic), Duration::from_secs(10)) {
+                Ok(metadata) => {
+                    let found = metadata.topics().iter().find(|found| found.name() == topic);
+                    return found.map_or_else(Vec::new, |found| found.partitions().iter().map(each).collect());
+                }
+                Err(error) => assert!(started.elapsed() < PATIENCE, "{error}"),
+            }
+        }
+    }
+
+    /// What they say of one partition, as leader, replicas and replicas in sync.
+    fn partition(&self, topic: &str, partition: i32) -> (i32, Vec<i32>, Vec<i32>) {
+        let all = self.partitions_of(topic, |found| {
+            (found.id(), (found.leader(), found.replicas().to_vec(), found.isr().to_vec()))
+        });
+        all.into_iter().find(|(id, _)| *id == partition).unwrap().1
+    }
+
     /// How many partitions a topic has, none when it is not there.
     pub fn partitions(&self, topic: &str) -> usize {
-        let metadata = self.0.fetch_metadata(Some(topic), PATIENCE).unwrap();
-        metadata.topics().iter().find(|found| found.name() == topic).map_or(0, |found| found.partitions().len())
+        self.partitions_of(topic, |_| ()).len()
+    }
+
+    /// How many partitions of a topic have a leader.
+    pub fn led(&self, topic: &str) -> usize {
+        self.partitions_of(topic, MetadataPartition::leader).into_iter().filter(|leader| *leader >= 0).count()
     }
 
     /// The broker that leads a partition, if one does.
     pub fn leader(&self, topic: &str, partition: i32) -> Option<i32> {
-        let metadata = self.0.fetch_metadata(Some(topic), PATIENCE).unwrap();
-        let found = metadata.topics()[0].partitions().iter().find(|found| found.id() == partition).unwrap();
-        Some(found.leader()).filter(|leader| *leader >= 0)
+        Some(self.partition(topic, partition).0).filter(|leader| *leader >= 0)
+    }
+
+    /// The brokers that have a copy of a partition.
+    pub fn replicas(&self, topic: &str, partition: i32) -> Vec<i32> {
+        self.partition(topic, partition).1
+    }
+
+    /// Those of them that have everything.
+    pub fn in_sync(&self, topic: &str, partition: i32) -> Vec<i32> {
+        self.partition(topic, partition).2
     }
 
     /// The end of a partition's log.

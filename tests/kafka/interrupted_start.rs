@@ -72,3 +72,43 @@ async fn s54_a_signal_ends_a_setup_that_sleeps() {
     assert_eq!(process.ended(), Some(0), "{}", process.told());
     assert!(process.told().contains("stopped  by SIGTERM"), "{}", process.told());
 }
+
+/// S54: a plugin is compiled, which takes this one several seconds where no cache has it.
+#[tokio::test(flavor = "multi_thread")]
+async fn s54_a_signal_ends_the_compiling_of_a_plugin() {
+    let source = topic("interrupted", 1).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tidegate.yaml");
+    let document = json!({
+        "kafka": { "brokers": broker().bootstrap(), "source_topic": source, "group": unique("interrupted") },
+        "collect": { "component": super::handover::guest("python-collector.wasm") },
+        "sinks": { "filesystem": { "log": { "base_path": folder.path() } } },
+    });
+    std::fs::write(&file, document.to_string()).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    command.arg("run").arg(&file).env("XDG_CACHE_HOME", folder.path().join("cache"));
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    // A child of the process compiles.
+    let compiler = || {
+        let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", child.id())).unwrap();
+        let others = std::fs::read_dir(format!("/proc/{}/task", child.id())).unwrap();
+        let of = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
+        let all: String = others.map(|task| of(task.unwrap())).chain([children]).collect();
+        all.split_whitespace().next().map(str::to_owned)
+    };
+    let mut compiles = None;
+    wait("it compiles", || {
+        compiles = compiler();
+        compiles.is_some()
+    });
+    Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    let status = child.wait().unwrap();
+    let mut said = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!(status.code(), Some(0), "{said}");
+    assert!(said.lines().any(|line| line.starts_with("stopped  by SIGTERM")), "{said}");
+    let left = std::path::PathBuf::from(format!("/proc/{}", compiles.unwrap()));
+    wait("the compiler is gone", || !left.exists());
+    let kept = std::fs::read_dir(folder.path().join("cache/tidegate")).map_or(0, Iterator::count);
+    assert_eq!(kept, 0, "the compilation was given up: {said}");
+}

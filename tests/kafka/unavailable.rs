@@ -78,6 +78,36 @@ async fn s79a_a_locked_table_is_waited_for() {
     });
 }
 
+/// O1: what arrived before a wait is committed while it lasts, so that a kill in a long outage repeats only what is open.
+#[tokio::test(flavor = "multi_thread")]
+async fn s79a_what_is_settled_is_committed_while_a_partition_waits() {
+    let mut table = table("settled", 100, false).await;
+    // Without a key a row that is written again is refused, and a letter tells of it.
+    table.scene = Scene::new(
+        &table.source,
+        json!({
+            "sinks": { "postgres": { "main": { "dsn": table.postgres.dsn(&table.database), "table": "orders" } } },
+            "checkpoint": { "interval_seconds": 6 },
+        }),
+    );
+    let mut process = Process::start(&table.scene, &["run"]);
+    wait("the first rows are there", || table.rows() == "100");
+    assert_eq!(committed(&table.source, 0, &table.scene.group), None, "{}", process.told());
+    let mut lock = table.lock(60);
+    produce(&table.source, 0, (100..200).map(|id| Row::value(format!("{{\"id\":{id},\"v\":\"x\"}}"))));
+    wait("what is settled is committed", || committed(&table.source, 0, &table.scene.group) == Some(100));
+    assert!(lock.try_wait().unwrap().is_none(), "the lock was still held");
+    process.signal("-KILL");
+    process.ended();
+    table
+        .postgres
+        .psql(&table.database, "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE mode = 'AccessExclusiveLock'");
+    lock.wait().unwrap();
+    let mut process = Process::start(&table.scene, &["run", "--until-end"]);
+    assert_eq!(process.ended(), Some(0), "{}", process.told());
+    table.is_whole(200, &process.told());
+}
+
 /// P5: a table with a trigger of 40 ms a row, into which a window never fits within one call's time, gets smaller calls.
 #[tokio::test(flavor = "multi_thread")]
 async fn s79b_a_slow_table_gets_all_rows() {

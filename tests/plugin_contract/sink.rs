@@ -250,6 +250,37 @@ async fn s15a_a_buffer_is_bounded_by_a_share_of_its_instance() {
     assert!(BufferLimit::bytes_of(&row) > u64::try_from(row.size_bytes()).unwrap(), "empty rows take memory as well");
 }
 
+/// S46: guests that keep their threads leave those of files and commits alone, even where these have only one.
+#[test]
+fn s46_guests_that_wait_keep_no_thread_from_commits_and_files() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().max_blocking_threads(1).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let folder = Folder::new();
+        let sink = direct(json!({
+            "options": { "direct": true, "log": "/out/log" },
+            "limits": { "instances": 2, "call_timeout_seconds": 5 },
+            "grants": folder.grants("write"),
+        }));
+        let sink = Arc::new(sink.await);
+        let sleeping: Vec<_> = [0, 1]
+            .map(|partition| {
+                let sink = Arc::clone(&sink);
+                tokio::spawn(async move { sink.deliver(&records(partition, 0, &["sleep"])).await })
+            })
+            .into();
+        let inside = || folder.lines("log").iter().filter(|line| line.starts_with("deliver")).count();
+        while inside() < 2 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let path = folder.path().join("file");
+        tokio::task::spawn_blocking(move || std::fs::write(path, "{}\n")).await.unwrap().unwrap();
+        assert!(sleeping.iter().all(|call| !call.is_finished()), "the file waited for the guests");
+        for call in sleeping {
+            met_limit(&call.await.unwrap());
+        }
+    });
+}
+
 #[tokio::test]
 async fn a_failing_discard_or_close_is_survived() {
     let sink = buffering(json!({ "discard": "poison" })).await;

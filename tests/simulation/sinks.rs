@@ -107,6 +107,13 @@ impl Sink for Direct {
         answer
     }
 
+    /// As `files` it forgets what it would still have to sync: nobody ever will, so that a power cut may take it.
+    async fn discard(&self, source: &TopicPartition) {
+        if self.sink == 1 {
+            lock(&self.host.world).lose_unsynced(self.host.member, partition(source));
+        }
+    }
+
     async fn sync(&self, source: &TopicPartition) -> Result<(), CallError> {
         if self.sink != 1 {
             return Ok(());

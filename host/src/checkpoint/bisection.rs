@@ -40,6 +40,11 @@ impl Bisection {
         }
     }
 
+    /// A call with the rows of [`Self::next`] has said of each that it cannot be told now: nothing has passed.
+    pub fn answered(&mut self) {
+        self.open.pop();
+    }
+
     /// A call with the rows of [`Self::next`] failed.
     pub fn failed(&mut self) {
         if let Some(rows) = self.open.pop() {

@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 use std::future::Future;
 use std::ops::Range;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::sync::Mutex;
 
 use super::policy::{Disposition, Stage, Suspicion, disposition};
 use super::rows::{BufferedRows, Rows};
@@ -56,8 +59,12 @@ pub struct SinkState {
     call_size: CallSize,
     /// Most rows between two flushes.
     flush_size: CallSize,
+    /// How often in a row a flush asked to wait, over all calls (S33).
+    pub flush_refusals: u32,
     /// How often the window came again for its last rows.
     tail: TailPatience,
+    /// Held while the sink writes, so that a sync meanwhile is of what is written.
+    pub writing: Arc<Mutex<()>>,
 }
 
 /// One partition's rows on their way to one sink.
@@ -206,6 +213,7 @@ impl<'a, C: Clock> Delivery<'a, C> {
             };
             match disposition(mode.stage(), error) {
                 Disposition::WaitAndRepeat(asked) => {
+                    waiting.asked_before(self.state.flush_refusals.saturating_sub(1));
                     self.shared.wait_as_asked(&mut waiting, &self.slot.label(), self.source, asked).await;
                     // S29: what is refused again is offered in smaller portions.
                     if mode == DeliveryMode::AddAndFlush && waiting.asked() > 1 && call.len() > 1 {

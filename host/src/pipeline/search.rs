@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::policy::Suspicion;
 use crate::checkpoint::bisection::Bisection;
 use crate::clock::Millis;
-use crate::model::{FailureKind, Fault};
+use crate::model::{Failure, FailureKind, Fault};
 
 /// Rows in a row that may fail alone before the destination counts as unavailable. Doubles with each wait, so that slow rows
 /// ahead of good ones are told from an outage in the end.
@@ -68,6 +68,8 @@ pub(super) struct Search {
     trapped_once: BTreeSet<usize>,
     /// Rows that failed alone one after the other until one passed: an outage may have ended there.
     in_a_run: BTreeSet<usize>,
+    /// Some rows were answered by name, all of them with the destination's trouble: they neither passed nor failed.
+    met_unavailable: bool,
 }
 
 impl Search {
@@ -82,6 +84,19 @@ impl Search {
             unconfirmed_since: None,
             trapped_once: BTreeSet::new(),
             in_a_run: BTreeSet::new(),
+            met_unavailable: false,
+        }
+    }
+
+    /// A call with the next part has answered row by row, with these failures.
+    pub(super) fn answered(&mut self, failures: &[Failure]) {
+        let rows = self.parts.next().map_or(0, |part| part.len());
+        let shows = |failure: &Failure| matches!(failure.kind, FailureKind::Reject | FailureKind::Retry);
+        if failures.len() < rows || failures.iter().any(shows) {
+            self.passed();
+        } else {
+            self.met_unavailable = true;
+            self.parts.answered();
         }
     }
 
@@ -130,7 +145,7 @@ impl Search {
 
     /// Why the first row failed alone by the guest's doing, where nothing has passed at all.
     pub(super) fn maybe_plugin(&self) -> Option<&Fault> {
-        if self.any_passed() {
+        if self.any_passed() || self.met_unavailable {
             return None;
         }
         self.reasons.values().find(|(suspicion, _)| is_guest(*suspicion)).map(|(_, fault)| fault)
@@ -178,10 +193,13 @@ impl Search {
 
     /// The rows that failed alone, ascending: what each is answered with, and why.
     pub(super) fn into_failures(self) -> BTreeMap<usize, (FailureKind, Fault)> {
+        let untold = self.met_unavailable && !self.any_passed();
         let Self { reasons, known, in_a_run, .. } = self;
         let kind = |row: usize, suspicion: Suspicion| {
             // Several rows in a row may have met the end of an outage; next time each of them is judged by itself.
             let excused = suspicion.may_be_an_outage() && in_a_run.contains(&row) && !known.contains(&row);
+            // What breaks a guest while its destination is unavailable is told when others pass again.
+            let excused = excused || (untold && is_guest(suspicion));
             if excused { FailureKind::Unavailable } else { suspicion.of_a_single_row() }
         };
         reasons.into_iter().map(|(row, (suspicion, fault))| (row, (kind(row, suspicion), fault))).collect()

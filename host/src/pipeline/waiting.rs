@@ -1,7 +1,7 @@
 //! Waits that no attempt is counted for: for a destination that is not available, or as long as one asked for. However many calls
 //! and partitions wait for one destination, it is logged when that begins, once a minute, and when it ends (S79a, S27b).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -29,6 +29,11 @@ pub struct Waiting {
 }
 
 impl Waiting {
+    /// The destination has asked to wait so often in a row already, in this call or before.
+    pub fn asked_before(&mut self, asked: u32) {
+        self.asked = self.asked.max(asked);
+    }
+
     /// How often in a row the destination asked to wait.
     pub fn asked(&self) -> u32 {
         self.asked
@@ -41,7 +46,7 @@ pub struct Troubles {
     known: Mutex<BTreeMap<String, Trouble>>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Trouble {
     /// When it began; `None` once it is over.
     since: Option<Millis>,
@@ -49,6 +54,17 @@ struct Trouble {
     logged: Millis,
     /// This one was logged, and not only one before it.
     is_logged: bool,
+    /// The partitions that have waited since it began.
+    partitions: BTreeSet<TopicPartition>,
+}
+
+/// What is logged of a trouble that goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wait {
+    /// Its age.
+    pub seconds: Millis,
+    /// How many partitions have waited since it began.
+    pub partitions: usize,
 }
 
 impl Troubles {
@@ -57,19 +73,23 @@ impl Troubles {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// `what` is not available; for how many seconds, where that is to be logged now.
-    pub fn begin(&self, what: &str, now: Millis) -> Option<Millis> {
+    /// `what` is not available to the partition: how long and to how many, where that is to be logged now.
+    pub fn begin(&self, what: &str, source: Option<&TopicPartition>, now: Millis) -> Option<Wait> {
         let mut known = self.known();
-        let Some(trouble) = known.get_mut(what) else {
-            known.insert(what.to_owned(), Trouble { since: Some(now), logged: now, is_logged: true });
-            return Some(0);
-        };
+        let is_first = !known.contains_key(what);
+        let trouble = known.entry(what.to_owned()).or_insert(Trouble {
+            since: None,
+            logged: now,
+            is_logged: is_first,
+            partitions: BTreeSet::new(),
+        });
         let since = *trouble.since.get_or_insert(now);
-        let due = now.saturating_sub(trouble.logged) >= LOG_INTERVAL;
-        if due {
+        trouble.partitions.extend(source.cloned());
+        let is_due = is_first || now.saturating_sub(trouble.logged) >= LOG_INTERVAL;
+        if is_due {
             (trouble.logged, trouble.is_logged) = (now, true);
         }
-        due.then(|| now.saturating_sub(since) / 1000)
+        is_due.then(|| Wait { seconds: now.saturating_sub(since) / 1000, partitions: trouble.partitions.len() })
     }
 
     /// `what` is available; for how many seconds it was not, where that was logged.
@@ -77,6 +97,7 @@ impl Troubles {
         let mut known = self.known();
         let trouble = known.get_mut(what)?;
         let since = trouble.since.take()?;
+        trouble.partitions.clear();
         std::mem::take(&mut trouble.is_logged).then(|| now.saturating_sub(since) / 1000)
     }
 }
@@ -87,8 +108,8 @@ impl<C: Clock> Shared<C> {
         waiting.asked = 0;
         waiting.failures = waiting.failures.saturating_add(1);
         waiting.begun = true;
-        if let Some(seconds) = self.troubles.begin(what, self.clock.now()) {
-            tracing::warn!(sink = what, partition = %source, seconds, reason, "waiting until it is available");
+        if let Some(Wait { seconds, partitions }) = self.troubles.begin(what, Some(source), self.clock.now()) {
+            tracing::warn!(sink = what, partition = %source, partitions, seconds, reason, "waiting until it is available");
         }
         self.back_off_abort(waiting.failures).await;
     }
@@ -98,8 +119,8 @@ impl<C: Clock> Shared<C> {
         waiting.failures = 0;
         waiting.asked = waiting.asked.saturating_add(1);
         waiting.begun = true;
-        if let Some(seconds) = self.troubles.begin(what, self.clock.now()) {
-            tracing::info!(sink = what, partition = %source, seconds, ?asked, "backpressure: waiting as asked");
+        if let Some(Wait { seconds, partitions }) = self.troubles.begin(what, Some(source), self.clock.now()) {
+            tracing::info!(sink = what, partition = %source, partitions, seconds, ?asked, "backpressure: waiting as asked");
         }
         let least = if waiting.asked > 1 { SHORTEST_REPEATED_BACKPRESSURE } else { Duration::ZERO };
         self.clock.sleep(asked.max(least)).await;
@@ -113,7 +134,7 @@ impl<C: Clock> Shared<C> {
 
     /// A commit failed and is tried again.
     pub fn note_commit_failed(&self, source: &TopicPartition, offset: Offset, fault: &Fault) {
-        if let Some(seconds) = self.troubles.begin(COMMITS, self.clock.now()) {
+        if let Some(Wait { seconds, .. }) = self.troubles.begin(COMMITS, Some(source), self.clock.now()) {
             let fault = fault.with_hint();
             tracing::warn!(partition = %source, offset, seconds, %fault, "a commit failed and is tried again");
         }
@@ -129,7 +150,7 @@ impl<C: Clock> Shared<C> {
 
     /// Dead letters could not be written, and are tried again or given up.
     pub fn note_letters_failed(&self, letters: u64, fault: &Fault) {
-        if let Some(seconds) = self.troubles.begin(LETTERS, self.clock.now()) {
+        if let Some(Wait { seconds, .. }) = self.troubles.begin(LETTERS, None, self.clock.now()) {
             tracing::warn!(fault = %fault.with_hint(), letters, seconds, "dead letters could not be written");
         }
     }
@@ -165,16 +186,20 @@ mod tests {
     #[test]
     fn s79a_an_outage_is_logged_once_for_all_that_wait() {
         let troubles = Troubles::default();
+        let places: Vec<TopicPartition> = (0..64).map(|partition| TopicPartition::new("t", partition)).collect();
+        let begin = |what: &str, now| troubles.begin(what, places.first(), now);
+        let wait = |seconds, partitions| Wait { seconds, partitions };
         assert_eq!(troubles.end("a", 0), None);
-        assert_eq!((0..64).filter_map(|_| troubles.begin("a", 1_000)).collect::<Vec<_>>(), [0]);
-        assert_eq!(troubles.begin("b", 2_000), Some(0), "another destination");
-        let lines: Vec<Millis> = (2..=200).filter_map(|second| troubles.begin("a", second * 1_000)).collect();
-        assert_eq!(lines, [60, 120, 180]);
+        let lines: Vec<Wait> = places.iter().filter_map(|place| troubles.begin("a", Some(place), 1_000)).collect();
+        assert_eq!(lines, [wait(0, 1)]);
+        assert_eq!(begin("b", 2_000), Some(wait(0, 1)), "another destination");
+        let lines: Vec<Wait> = (2..=200).filter_map(|second| begin("a", second * 1_000)).collect();
+        assert_eq!(lines, [wait(60, 64), wait(120, 64), wait(180, 64)]);
         assert_eq!(troubles.end("a", 200_000), Some(199));
         assert_eq!(troubles.end("a", 200_000), None);
         // One partition goes on where another is refused again: no line for each.
-        assert_eq!(troubles.begin("a", 201_000), None);
+        assert_eq!(begin("a", 201_000), None);
         assert_eq!(troubles.end("a", 202_000), None);
-        assert_eq!(troubles.begin("a", 241_000), Some(0));
+        assert_eq!(begin("a", 241_000), Some(wait(0, 1)));
     }
 }

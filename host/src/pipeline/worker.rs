@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 
 use super::collect_window::{CollectState, CollectedWindow, Collection};
 use super::delivery::{Delivery, SinkState};
@@ -16,13 +16,14 @@ use super::shared::{Shared, Stop};
 use crate::checkpoint::{Abort, Command, Millis, Partition};
 use crate::clock::Clock;
 use crate::memory::Lease;
-use crate::model::{Batch, CallError, Fault, TopicPartition};
+use crate::model::{Batch, Fault, TopicPartition};
 use crate::sink::Style;
 use crate::source::{CommitError, Reader};
-use crate::telemetry::PartitionState;
+use settled::SettledCommits;
 
 mod buffers;
 mod read;
+mod settled;
 
 /// What a last commit may take even when the time for a clean end is up (S46).
 const COMMIT_FLOOR: Duration = Duration::from_secs(5);
@@ -52,6 +53,20 @@ pub async fn serve<R: Reader, C: Clock>(
     Ended { partition, fault }
 }
 
+/// Borrows what commits need of a worker, and leaves its sinks and its collector to the work that goes on meanwhile.
+macro_rules! settled_commits {
+    ($worker:ident) => {
+        SettledCommits {
+            shared: &$worker.shared,
+            source: &$worker.source,
+            core: &mut $worker.core,
+            reader: &mut $worker.reader,
+            writing: &$worker.writing,
+            unsynced: &mut $worker.unsynced,
+        }
+    };
+}
+
 struct Worker<R, C: Clock> {
     shared: Arc<Shared<C>>,
     reader: R,
@@ -60,15 +75,17 @@ struct Worker<R, C: Clock> {
     window: Option<Arc<Batch>>,
     /// What the partition knows of each sink.
     sinks: Vec<SinkState>,
+    /// For each sink, held while it writes.
+    writing: Vec<Arc<Mutex<()>>>,
     /// What it knows of the collector.
     collect: CollectState,
     fault: Option<Fault>,
+    /// Why a sync failed while other work was done.
+    unsynced: Option<Fault>,
     /// Bytes of windows that are kept for dead letters of buffered rows.
     kept_window_bytes: u64,
     /// Counts what plugins have copied of the partition's rows.
     guest_memory: Lease,
-    /// How often in a row a buffering sink's flush met backpressure (S33).
-    refused: BTreeMap<usize, u32>,
     /// A sink may still hold something from an earlier assignment; nothing is read before it has forgotten that.
     unforgotten: bool,
 }
@@ -79,7 +96,8 @@ impl<R: Reader, C: Clock> Worker<R, C> {
         let core = Partition::new(shared.settings.limits(), buffering, reader.start(), shared.clock.now());
         let source = reader.partition().clone();
         let unforgotten = shared.unforgotten().contains(&source);
-        let sinks = shared.sinks.iter().map(|_| SinkState::default()).collect();
+        let sinks: Vec<SinkState> = shared.sinks.iter().map(|_| SinkState::default()).collect();
+        let writing = sinks.iter().map(|state| Arc::clone(&state.writing)).collect();
         let guest_memory = shared.memory.lease(None, 0);
         let worker = Self {
             shared,
@@ -88,11 +106,12 @@ impl<R: Reader, C: Clock> Worker<R, C> {
             core,
             window: None,
             sinks,
+            writing,
             collect: CollectState::default(),
             fault: None,
+            unsynced: None,
             kept_window_bytes: 0,
             guest_memory,
-            refused: BTreeMap::new(),
             unforgotten,
         };
         worker.join_buffers();
@@ -120,14 +139,7 @@ impl<R: Reader, C: Clock> Worker<R, C> {
             }
             let now = self.shared.clock.now();
             let command = self.core.next(now, self.is_pressed());
-            self.shared.counters.place(
-                &self.source,
-                PartitionState {
-                    position: self.core.position(),
-                    committed: self.core.committed(),
-                    end: self.reader.log_end(),
-                },
-            );
+            settled::place(&self.shared, &self.source, &self.core, &self.reader);
             if command == Command::End {
                 return self.fault.take();
             }
@@ -178,6 +190,11 @@ impl<R: Reader, C: Clock> Worker<R, C> {
             Command::Sync => self.sync().await,
             Command::Commit(offset) => self.commit(offset).await,
             Command::Discard => {
+                // Sinks forget what they have not synced yet; what is settled of it never comes again.
+                if !self.core.is_synced() {
+                    settled_commits!(self).sync().await?;
+                    self.core.settled_synced();
+                }
                 self.discard().await;
                 self.core.discarded();
                 Ok(())
@@ -188,14 +205,16 @@ impl<R: Reader, C: Clock> Worker<R, C> {
                 Ok(())
             }
             Command::BackOff { attempt } => {
-                self.shared.back_off_abort(attempt).await;
+                let (mut commits, wait) = (settled_commits!(self), self.shared.back_off_abort(attempt));
+                commits.during(wait).await?;
                 self.core.waited(self.shared.clock.now());
                 Ok(())
             }
             Command::Pause(wait) => {
                 self.reader.set_paused(true).await.map_err(Stop::abort)?;
-                let repeated = self.refused.values().any(|times| *times > 1);
-                self.shared.wait_paused(Duration::from_millis(wait), repeated).await;
+                let repeated = self.sinks.iter().any(|state| state.flush_refusals > 1);
+                let wait = self.shared.wait_paused(Duration::from_millis(wait), repeated);
+                settled_commits!(self).during(wait).await?;
                 self.reader.set_paused(false).await.map_err(Stop::abort)?;
                 self.core.waited(self.shared.clock.now());
                 Ok(())
@@ -238,14 +257,15 @@ impl<R: Reader, C: Clock> Worker<R, C> {
             return Err(Stop::abort(Fault::host("a window was lost between reading and delivering")));
         };
         let collection = Collection::new(&self.shared, &window, &mut self.collect);
-        let CollectedWindow { mut round, mut window_round, dead } = collection.run().await?;
+        let CollectedWindow { mut round, mut window_round, dead } =
+            settled_commits!(self).during(collection.run()).await??;
         for group in round.iter_mut().chain([&mut window_round]).flat_map(|round| &mut round.groups) {
             // Shared batches are the window, which is counted already.
             if let Some(batch) = Arc::get_mut(&mut group.batch) {
                 batch.guard(self.shared.memory.lease(None, batch.memory_bytes()));
             }
         }
-        self.shared.dead_letter_records(&window, &dead).await?;
+        settled_commits!(self).during(self.shared.dead_letter_records(&window, &dead)).await??;
         let round = round.unwrap_or_else(|| Routed {
             groups: (0..self.shared.sinks.len())
                 .filter(|sink| self.shared.sinks[*sink].delivery.takes(&self.source.topic))
@@ -274,7 +294,7 @@ impl<R: Reader, C: Clock> Worker<R, C> {
             let rows = Rows::of_group(group, window);
             Some(async move { (group, Delivery::new(shared, sink, source, state).give(rows).await) })
         });
-        let answers = join_all(calls).await;
+        let answers = settled_commits!(self).during(join_all(calls)).await?;
         let mut stopped = None;
         for (group, answer) in answers {
             match answer {
@@ -285,7 +305,7 @@ impl<R: Reader, C: Clock> Worker<R, C> {
                 }
                 Ok(()) => {}
                 Err(stop) => {
-                    self.note_wait(group.sink, &stop);
+                    self.note_wait(&stop);
                     stopped = Some(stop.after(stopped));
                 }
             }
@@ -300,16 +320,13 @@ impl<R: Reader, C: Clock> Worker<R, C> {
         let calls = self.sinks.iter_mut().enumerate().filter(|(sink, _)| sinks.contains(sink));
         let calls =
             calls.map(|(sink, state)| async move { (sink, Delivery::new(shared, sink, source, state).flush().await) });
-        let answers = join_all(calls).await;
+        let answers = settled_commits!(self).during(join_all(calls)).await?;
         let mut stopped = None;
         for (sink, answer) in answers {
             match answer {
-                Ok(()) => {
-                    self.refused.remove(&sink);
-                    self.core.flushed(sink);
-                }
+                Ok(()) => self.core.flushed(sink),
                 Err(stop) => {
-                    self.note_wait(sink, &stop);
+                    self.note_wait(&stop);
                     stopped = Some(stop.after(stopped));
                 }
             }
@@ -319,24 +336,14 @@ impl<R: Reader, C: Clock> Worker<R, C> {
     }
 
     /// S29: the wait that a destination asked for holds, whatever else stops the partition at the same time.
-    fn note_wait(&mut self, sink: usize, stop: &Stop) {
+    fn note_wait(&mut self, stop: &Stop) {
         if let Stop::Abort(Abort::Backpressure(wait), _) = stop {
-            *self.refused.entry(sink).or_default() += 1;
             self.core.asked_to_wait(*wait);
         }
     }
 
     async fn sync(&mut self) -> Result<(), Stop> {
-        for slot in &self.shared.sinks {
-            self.shared.timed(slot, slot.sink.sync(&self.source)).await.map_err(|error| match error {
-                CallError::Fatal(fault) => Stop::Fatal(fault),
-                error => {
-                    let fault = error.fault().cloned();
-                    let unsynced = || Fault::destination(format!("`{}` could not sync", slot.label()));
-                    Stop::Abort(Abort::Unsynced, fault.unwrap_or_else(unsynced))
-                }
-            })?;
-        }
+        settled_commits!(self).sync().await?;
         self.core.synced();
         Ok(())
     }

@@ -39,6 +39,7 @@ impl<C: Clock> Delivery<'_, C> {
     }
 
     async fn deliver(&self, rows: &Rows, call: Range<usize>) -> Result<Answer, Stop> {
+        let _writing = self.state.writing.lock().await;
         let mut failures = Vec::new();
         let mut start = 0;
         // Rows for a direct sink are of one window, so there is one run.
@@ -54,6 +55,9 @@ impl<C: Clock> Delivery<'_, C> {
     }
 
     async fn add(&mut self, rows: &Rows, call: Range<usize>) -> Result<Answer, Stop> {
+        let before = self.state.buffered.guest_bytes();
+        // Counted before the call, so that partitions which add at the same time see it.
+        self.note_share(before.saturating_add(rows.guest_bytes(call.clone())));
         let part = rows.slice(call);
         let Some(segment) = part.segments().first() else { return Ok(Ok(Vec::new())) };
         match self.shared.timed(self.slot, self.slot.sink.add(&segment.batch)).await {
@@ -63,12 +67,15 @@ impl<C: Clock> Delivery<'_, C> {
                 self.note_share(self.state.buffered.guest_bytes());
                 Ok(Ok(failures))
             }
-            Err(error) => Ok(Err(error)),
+            Err(error) => {
+                self.note_share(before);
+                Ok(Err(error))
+            }
         }
     }
 
     /// Adds rows to a buffer that is empty, and flushes them; more than once where the sink takes no more in between (S27b).
-    async fn add_and_flush(&self, rows: &Rows) -> Result<Answer, Stop> {
+    async fn add_and_flush(&mut self, rows: &Rows) -> Result<Answer, Stop> {
         let mut failures: Vec<Failure> = Vec::new();
         let mut waiting = Waiting::default();
         let (mut flushed, mut added) = (0, 0);
@@ -116,19 +123,21 @@ impl<C: Clock> Delivery<'_, C> {
 
     /// Flushes rows that were added since the last flush, and adds what it says of them to the failures.
     async fn flush_added(
-        &self,
+        &mut self,
         added: Range<usize>,
         failures: &mut Vec<Failure>,
     ) -> Result<Result<(), CallError>, Stop> {
-        self.note_share(0);
         let refused = failures.iter().filter(|failure| added.contains(&(failure.index as usize))).count();
         if refused == added.len() {
             // Nothing is in the buffer; the sink's count of rows starts anew.
             self.discard().await;
+            self.note_share(0);
             return Ok(Ok(()));
         }
         match self.shared.timed(self.slot, self.slot.sink.flush(self.source)).await {
             Ok(failed) => {
+                self.note_share(0);
+                self.state.flush_refusals = 0;
                 let failed = shifted(checked(self.slot, added.len(), failed)?, added.start);
                 for failure in failed {
                     // A row that its `add` refused is answered already.
@@ -140,7 +149,9 @@ impl<C: Clock> Delivery<'_, C> {
                 Ok(Ok(()))
             }
             Err(error) => {
+                self.note_refusal(&error);
                 self.discard().await;
+                self.note_share(0);
                 Ok(Err(error))
             }
         }

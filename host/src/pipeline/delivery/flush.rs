@@ -28,10 +28,21 @@ impl<C: Clock> Delivery<'_, C> {
         let begun = self.shared.clock.now();
         match self.shared.timed(self.slot, self.slot.sink.flush(self.source)).await {
             Ok(failures) => {
+                self.state.flush_refusals = 0;
                 self.shared.note_available(&self.slot.label(), self.source);
                 self.flushed(failures, begun).await.map(|()| None)
             }
-            Err(error) => self.flush_failed(error, begun).await.map(Some),
+            Err(error) => {
+                self.note_refusal(&error);
+                self.flush_failed(error, begun).await.map(Some)
+            }
+        }
+    }
+
+    /// A flush failed; counted where it asked to wait.
+    pub(super) fn note_refusal(&mut self, error: &CallError) {
+        if matches!(error, CallError::Backpressure(_)) {
+            self.state.flush_refusals = self.state.flush_refusals.saturating_add(1);
         }
     }
 

@@ -97,7 +97,7 @@ impl<C: Clock> Delivery<'_, C> {
                     self.any_passed = true;
                     self.slot.note_passed();
                 }
-                search.passed();
+                search.answered(&failed);
                 failures.extend(shifted(failed, part.start));
                 return Ok(());
             }
@@ -105,6 +105,7 @@ impl<C: Clock> Delivery<'_, C> {
         };
         match disposition(mode.stage(), error) {
             Disposition::WaitAndRepeat(asked) => {
+                waiting.asked_before(self.state.flush_refusals.saturating_sub(1));
                 self.shared.wait_as_asked(waiting, &self.slot.label(), self.source, asked).await;
                 // S29: what is refused again is offered in smaller portions.
                 if mode == DeliveryMode::AddAndFlush && waiting.asked() > 1 && part.len() > 1 {

@@ -32,3 +32,26 @@ impl Ready {
         self.partitions.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// S38: a partition that announces itself again and again is served behind all that wait already.
+    #[test]
+    fn s38_who_has_waited_longest_is_served_first() {
+        let ready = Ready::new(Arc::default());
+        let place = |partition| TopicPartition::new("t", partition);
+        (0..3).for_each(|partition| ready.push(place(partition)));
+        let served: Vec<TopicPartition> = (0..7)
+            .filter_map(|_| {
+                let next = ready.pop()?;
+                // Its queue is full again at once, as in a backlog.
+                ready.push(next.clone());
+                Some(next)
+            })
+            .collect();
+        assert_eq!(served, [0, 1, 2, 0, 1, 2, 0].map(place));
+        assert_eq!(ready.len(), 3);
+    }
+}
