@@ -25,10 +25,11 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("telemetry", &["model", "clock"]),
     ("collect", &["model", "clock", "telemetry"]),
     ("source", &["model", "clock", "telemetry", "memory", "blocking", "brokers"]),
-    ("sink", &["model", "clock", "telemetry", "address", "blocking", "brokers"]),
+    ("secret", &["model"]),
+    ("sink", &["model", "clock", "telemetry", "address", "blocking", "brokers", "secret"]),
     ("plugin", &["model", "clock", "telemetry", "collect", "sink", "address", "blocking"]),
     ("pipeline", &["model", "clock", "telemetry", "checkpoint", "collect", "source", "sink", "memory"]),
-    ("config", &["model", "memory", "telemetry", "admin", "pipeline", "source", "sink", "plugin"]),
+    ("config", &["model", "memory", "telemetry", "admin", "pipeline", "source", "sink", "plugin", "secret"]),
 ];
 
 /// Every room, so that a path is known to lead into one.
@@ -46,6 +47,7 @@ const ROOMS: &[&str] = &[
     "model",
     "pipeline",
     "plugin",
+    "secret",
     "sink",
     "source",
     "telemetry",

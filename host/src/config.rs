@@ -18,6 +18,7 @@ mod environment;
 mod explain;
 mod lint;
 mod schema;
+mod secrets;
 mod substitute;
 mod tree;
 
@@ -25,6 +26,8 @@ pub use configured::Configured;
 pub use environment::{Environment, PREFIX};
 pub use lint::MAX_SINKS;
 pub use schema::schema;
+pub use secrets::Secrets;
+use substitute::Written;
 
 /// Largest configuration file, in bytes: more is a mistake in the file's name.
 const MAX_BYTES: u64 = 4 << 20;
@@ -107,6 +110,8 @@ pub struct Loaded {
     pub config: Config,
     /// The folder that relative paths of components start at; empty for the working directory.
     pub folder: PathBuf,
+    /// The options of which files hold a part.
+    pub secrets: Secrets,
 }
 
 /// Reads the file, lets the environment override it, substitutes variables and checks the whole. Every fault is the
@@ -117,8 +122,10 @@ pub struct Loaded {
 pub fn load(path: &Path, environment: &Environment) -> Result<Loaded, Vec<Fault>> {
     let file = path.display().to_string();
     let text = read(path).map_err(|fault| vec![fault])?;
-    let config = parse(&text, &file, environment)?;
-    Ok(Loaded { config, folder: path.parent().unwrap_or(Path::new("")).to_owned() })
+    let (config, written) = read_text(&text, &file, environment)?;
+    let folder = path.parent().unwrap_or(Path::new("")).to_owned();
+    let secrets = Secrets::new(written.into_files(), environment, folder.clone());
+    Ok(Loaded { config, folder, secrets })
 }
 
 /// What [`load`] does with the file's text; `file` is the name that faults give.
@@ -126,12 +133,16 @@ pub fn load(path: &Path, environment: &Environment) -> Result<Loaded, Vec<Fault>
 /// # Errors
 /// See [`load`].
 pub fn parse(text: &str, file: &str, environment: &Environment) -> Result<Config, Vec<Fault>> {
+    read_text(text, file, environment).map(|(config, _)| config)
+}
+
+fn read_text(text: &str, file: &str, environment: &Environment) -> Result<(Config, Written), Vec<Fault>> {
     let mut root = tree::parse(text, file).map_err(|fault| vec![fault])?;
     environment.override_options(&mut root)?;
     let written = substitute::substitute(&mut root, environment, file)?;
     let config = decode(&root, file)?;
     let faults = lint::lint(&config, &root, &written, file);
-    if faults.is_empty() { Ok(config) } else { Err(faults) }
+    if faults.is_empty() { Ok((config, written)) } else { Err(faults) }
 }
 
 fn read(path: &Path) -> Result<String, Fault> {

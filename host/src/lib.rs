@@ -12,6 +12,7 @@ pub mod memory;
 pub mod model;
 pub mod pipeline;
 pub mod plugin;
+pub mod secret;
 pub mod sink;
 pub mod source;
 pub mod telemetry;

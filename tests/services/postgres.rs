@@ -1,10 +1,15 @@
 //! The PostgreSQL sink on a real server.
 
 mod ends;
+mod failover;
 mod guard;
 mod isolation;
+mod partial;
 mod plugin;
+mod pooler;
 mod rows;
+mod start;
+mod values;
 
 use std::sync::Arc;
 

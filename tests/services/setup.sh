@@ -26,6 +26,7 @@ if [ "$scope" = test ]; then
   # Debian starts both as services where it can. The tests run their own, on other ports.
   need redis-server redis-server
   if lacks postgres && ! compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null; then missing+=(postgresql); fi
+  if lacks pgbouncer && [ ! -x /usr/sbin/pgbouncer ]; then missing+=(pgbouncer); fi
   python3 -c 'import ensurepip, venv' >/dev/null 2>&1 || missing+=(python3-venv)
 fi
 if [ "${#missing[@]}" -gt 0 ]; then

@@ -23,7 +23,7 @@ subjectKeyIdentifier = hash
 basicConstraints = critical, CA:FALSE
 keyUsage = critical, digitalSignature
 extendedKeyUsage = serverAuth
-subjectAltName = IP:127.0.0.1, DNS:localhost
+subjectAltName = IP:127.0.0.1, IP:::1, DNS:localhost
 authorityKeyIdentifier = keyid
 ";
 
@@ -33,7 +33,7 @@ pub struct Certificates {
 }
 
 impl Certificates {
-    /// The process's own, valid for `127.0.0.1` and `localhost`.
+    /// The process's own, valid for `127.0.0.1`, `::1` and `localhost`.
     ///
     /// # Panics
     /// When `openssl` is missing or fails.

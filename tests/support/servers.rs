@@ -26,6 +26,7 @@ macro_rules! common {
 
 mod http;
 mod mongo;
+mod pgbouncer;
 mod postgres;
 mod redis;
 
@@ -33,6 +34,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 pub use http::{Http, Request, crypto};
 pub use mongo::Mongo;
+pub use pgbouncer::{PgBouncer, PoolMode};
 pub use postgres::Postgres;
 pub use redis::Redis;
 

@@ -231,7 +231,8 @@ pub fn native_sinks(loaded: &Loaded) -> Vec<(SinkKind, String, Result<NamedSink,
     let kafka = each(SinkKind::Kafka, &sinks.kafka, |_, options| Ok(Arc::new(kafka_sink(options, loaded)?)));
     let postgres = each(SinkKind::Postgres, &sinks.postgres, |name, options| {
         let options = postgres::Options { tls: options.tls.within(folder), ..options.clone() };
-        Ok(Arc::new(PostgresSink::new(name, &options)?))
+        let secret = loaded.secrets.get(&format!("sinks.postgres.{name}.dsn"));
+        Ok(Arc::new(PostgresSink::new(name, &options)?.with_secret(secret)))
     });
     let mongo = each(SinkKind::Mongo, &sinks.mongo, |name, options| {
         let options = mongo::Options { tls: options.tls.within(folder), ..options.clone() };

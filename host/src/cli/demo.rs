@@ -12,7 +12,7 @@ use super::render;
 use super::render::live::{self, Progress};
 use super::summary::Summary;
 use crate::clock::{Dice, RealClock};
-use crate::config::{self, Environment, Loaded};
+use crate::config::{self, Environment, Loaded, Secrets};
 use crate::model::{Batch, CallError, Fault, TopicPartition};
 use crate::pipeline;
 use crate::sink::Sink;
@@ -144,7 +144,7 @@ fn configuration(brokers: &str, output: &Path, plugins: &Path) -> Result<Loaded,
     let environment = Environment::default();
     let failed = |faults| NotStarted { exit: Exit::Stopped, faults };
     let config = config::parse(&text, &file.display().to_string(), &environment).map_err(failed)?;
-    Ok(Loaded { config, folder: output.to_owned() })
+    Ok(Loaded { config, folder: output.to_owned(), secrets: Secrets::default() })
 }
 
 /// Feeds the topic with search requests.

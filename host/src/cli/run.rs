@@ -164,7 +164,11 @@ mod tests {
     use super::*;
 
     fn loaded() -> Loaded {
-        let mut loaded = Loaded { config: crate::config::Config::default(), folder: std::path::PathBuf::new() };
+        let mut loaded = Loaded {
+            config: crate::config::Config::default(),
+            folder: std::path::PathBuf::new(),
+            secrets: crate::config::Secrets::default(),
+        };
         loaded.config.kafka.group = "out".into();
         loaded
     }

@@ -11,7 +11,7 @@ use crate::model::Fault;
 pub const PREFIX: &str = "TIDEGATE__";
 
 /// The environment variables at one moment.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Environment(BTreeMap<String, OsString>);
 
 impl Environment {

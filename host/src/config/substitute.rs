@@ -15,12 +15,34 @@ const MAX_SECRET_BYTES: u64 = 64 << 10;
 
 /// The values that substitution made, and how each was written. A fault shows what was written: the value may be a secret.
 #[derive(Debug, Default)]
-pub struct Written(BTreeMap<String, String>);
+pub struct Written {
+    values: BTreeMap<String, String>,
+    /// How options are written of which a file holds a part, by their paths.
+    files: BTreeMap<String, String>,
+}
 
 impl Written {
     /// The value as a fault may show it.
     pub fn shown<'v>(&'v self, value: &'v str) -> &'v str {
-        self.0.get(value).map_or(value, String::as_str)
+        self.values.get(value).map_or(value, String::as_str)
+    }
+
+    /// How options are written of which a file holds a part, by their paths.
+    pub fn into_files(self) -> BTreeMap<String, String> {
+        self.files
+    }
+}
+
+/// Substitutes in one text that had its variables and files once before.
+///
+/// # Errors
+/// When a file cannot be read any more; never with what it holds.
+pub fn again(text: &str, environment: &Environment, folder: &Path) -> Result<String, Fault> {
+    match expand(text, environment, folder) {
+        Ok(expanded) => Ok(expanded.map_or_else(|| text.to_owned(), |expanded| expanded.text)),
+        Err(Problem::Other(fault)) => Err(fault),
+        // The environment is the one that it was.
+        Err(Problem::Unset(_) | Problem::Malformed) => Err(Fault::host("its variables cannot be filled in again")),
     }
 }
 
@@ -60,7 +82,10 @@ impl Walk<'_> {
                 Ok(None) => {}
                 Ok(Some(expanded)) => {
                     let written = std::mem::replace(text, expanded.text);
-                    self.written.0.insert(text.clone(), written);
+                    if expanded.has_file {
+                        self.written.files.insert(path.to_owned(), written.clone());
+                    }
+                    self.written.values.insert(text.clone(), written);
                     *form = if expanded.whole { Form::Variable } else { Form::Quoted };
                 }
                 Err(problem) => self.faults.push(problem.fault(path, self.file, &node.place)),
@@ -75,6 +100,8 @@ struct Expanded {
     text: String,
     /// The text was one variable and nothing else.
     whole: bool,
+    /// A file holds a part of it.
+    has_file: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -106,7 +133,7 @@ fn expand(text: &str, environment: &Environment, folder: &Path) -> Result<Option
     }
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
-    let mut whole = false;
+    let (mut whole, mut has_file) = (false, false);
     while let Some(dollar) = rest.find('$') {
         out.push_str(&rest[..dollar]);
         rest = &rest[dollar..];
@@ -117,7 +144,10 @@ fn expand(text: &str, environment: &Environment, folder: &Path) -> Result<Option
             let (reference, after) = after.split_once('}').ok_or(Problem::Malformed)?;
             whole = rest.len() == text.len() && after.is_empty();
             out.push_str(&match reference.strip_prefix("file:") {
-                Some(path) => contents(path, &folder.join(path)).map_err(Problem::Other)?,
+                Some(path) => {
+                    has_file = true;
+                    contents(path, &folder.join(path)).map_err(Problem::Other)?
+                }
                 None => resolve(reference, environment)?,
             });
             rest = after;
@@ -127,7 +157,7 @@ fn expand(text: &str, environment: &Environment, folder: &Path) -> Result<Option
         }
     }
     out.push_str(rest);
-    Ok(Some(Expanded { text: out, whole }))
+    Ok(Some(Expanded { text: out, whole, has_file }))
 }
 
 /// What a file holds, without the line break at its end, which editors put there.

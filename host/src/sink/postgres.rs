@@ -20,6 +20,7 @@
 //! | No table is named, or the name of the table or of a field is no identifier | reject |
 //! | The table is missing, or lacks a column that a field names, or fills it by itself | reject |
 //! | `key` is configured and the table has no unique index over exactly it; a key column is missing or null | reject |
+//! | A row with `key` lacks a column that a new row has to have, and no row of its key is there (23502) | reject |
 //! | A tombstone is to be deleted and the record's key does not give the key columns | reject |
 //! | An object or array for a column whose type takes none | reject |
 //! | A field is named like the column of `upsert.guard`, or that column is missing or no `bigint` | reject |
@@ -30,11 +31,12 @@
 //! | The row or its table is locked (55P03, 55006) | unavailable; the call's other rows are written |
 //! | The table's disk is full or a file of it cannot be read; the server behind a foreign table cannot be reached (53100, 58, 08, HV00N, HV00L, HV00M, HV001) | unavailable; the rows of other tables are written |
 //! | Serialization failure or deadlock, six times in a row (40001, 40P01) | the call is unavailable |
-//! | Statement timeout, transaction timeout, cancelled (57014, 25P04) | the call timed out: smaller ones follow |
+//! | Statement timeout, transaction timeout, cancelled (57014, 25P04), a pooler's `query_timeout` | the call timed out: smaller ones follow |
 //! | Out of memory or temporary space, any other end of the transaction (53200, 53400, 40, 72, 3B, 25P01, 25P02), an answer that is not understood | unknown: asked again in parts |
 //! | The connection breaks while the transaction is being committed, without `key` | unknown: written again, perhaps twice |
 //! | The same with `key` | the call is unavailable |
-//! | Not to be reached, login refused, shutting down, out of connections, read-only as after a failover, database gone, prepared statement lost (28, 53, 57, F0, 25006, 25P03, 26000, 3D000, 42P05) | the call is unavailable, and its connection is closed |
+//! | Not to be reached, login refused, shutting down, out of connections, read-only as after a failover, database gone, prepared statement lost (28, 53, 57, F0, 25006, 25P03, 26000, 3D000, 42P05), out of transaction numbers (54000 of that kind) | the call is unavailable, and every connection is made anew |
+//! | Any other error with which the server or a pooler ends the connection (severity FATAL, such as PgBouncer's 08P01), or that comes before the first row was sent | the call is unavailable, and every connection is made anew |
 //! | No connection of the pool becomes free for 10 seconds | the call is unavailable |
 //!
 //! Which row or table is the cause the sink finds out with savepoints, in the same transaction that writes the others.
@@ -47,7 +49,7 @@
 //! With `key` the sink is idempotent. Without it, a crash between write and commit writes rows twice, and so may an
 //! unknown outcome.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -55,31 +57,32 @@ use std::time::Duration;
 use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use sqlx::postgres::PgPool;
-use sqlx::{Connection as _, PgConnection};
 
 use super::suspects::Suspects;
 use super::tls::Tls;
 use super::{Description, OnTombstone, Query, Sink};
 use crate::blocking::compute;
-use crate::model::{Answer, Batch, CallError, FailureKind, Fault, TopicPartition};
+use crate::model::{Answer, Batch, CallError, Fault, TopicPartition};
+use crate::secret::Secret;
 
 mod connect;
 mod dsn;
 mod isolate;
+mod lookup;
 mod name;
 mod plan;
+mod pool;
 mod query;
 mod rows;
 mod session;
+mod sql;
 mod sqlstate;
+mod start;
 mod table;
 mod write;
 
 use dsn::Address;
-use plan::{Found, plain};
-use session::Session;
-use sqlstate::Class;
+use pool::{Health, Pools, User};
 use table::Known;
 use write::{First, Writer};
 
@@ -87,9 +90,6 @@ use write::{First, Writer};
 const CALL_ROWS: usize = 5_000;
 /// Most bytes wished for in one call.
 const CALL_BYTES: usize = 16 << 20;
-/// How long a call waits for a connection, and a server that is asked why there was none.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
-const ASK_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long the connections may take to end.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -110,13 +110,18 @@ pub struct Options {
     /// How a row replaces the one of the same key.
     #[serde(default)]
     pub upsert: Upsert,
+    /// How the values of a column come that are not as its type reads them, by the column's name: `base64` (for a `bytea`),
+    /// `epoch_days` (`date`), `epoch_millis`, `epoch_micros` (`timestamptz`, `timestamp`), `json` (a string of JSON text, for
+    /// `json` and `jsonb`).
+    #[serde(default)]
+    pub encodings: BTreeMap<String, Encoding>,
     /// Whether a table may be named together with its schema, `schema.table` (S106).
     #[serde(default)]
     pub qualified_tables: bool,
     /// Connections kept open (S108).
     #[serde(default = "min_connections")]
     pub min_connections: u32,
-    /// Most connections (S108).
+    /// Most connections that rows are written on (S108). Statements of plugins have up to 4 of their own.
     #[serde(default = "max_connections")]
     pub max_connections: u32,
     /// What happens to a record whose value is null; `delete` needs `key`.
@@ -137,6 +142,23 @@ pub struct Upsert {
     pub guard: String,
 }
 
+/// How the values of a column come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(rename = "PostgresEncoding")]
+pub enum Encoding {
+    /// A string in base64, for a `bytea`.
+    Base64,
+    /// Days since 1970, for a `date`.
+    EpochDays,
+    /// Milliseconds since 1970, for a `timestamptz`, or a `timestamp` in UTC.
+    EpochMillis,
+    /// Microseconds since 1970, for the same.
+    EpochMicros,
+    /// A string that holds JSON text, for a `json` or `jsonb`; what is no string is taken as it is.
+    Json,
+}
+
 fn min_connections() -> u32 {
     2
 }
@@ -149,9 +171,12 @@ fn max_connections() -> u32 {
 pub struct PostgresSink {
     name: String,
     options: Options,
-    address: Address,
+    address: Mutex<Arc<Address>>,
+    /// What the DSN is read from where files hold a part of it.
+    secret: Option<Secret>,
     /// `None` until connected.
-    pool: Mutex<Option<PgPool>>,
+    pools: Mutex<Option<Pools>>,
+    health: Arc<Health>,
     known: Known,
     suspects: Suspects,
 }
@@ -185,98 +210,39 @@ impl PostgresSink {
             }
         }
         guard_is_usable(&place, options)?;
+        for column in options.encodings.keys() {
+            if !name::is_identifier(column) || *column == options.upsert.guard {
+                let shown = column.escape_debug();
+                return Err(Fault::config(format!("`{place}.encodings` names `{shown}`, which no row can give"))
+                    .hint(format!("name a column that rows have; its name is {}", name::RULE)));
+            }
+        }
         let address = Address::new(&place, options)?;
         let (name, options) = (name.to_owned(), options.clone());
         Ok(Self {
             name,
             options,
-            address,
-            pool: Mutex::default(),
+            address: Mutex::new(Arc::new(address)),
+            secret: None,
+            pools: Mutex::default(),
+            health: Arc::default(),
             known: Known::default(),
             suspects: Suspects::default(),
         })
     }
 
-    fn option(&self, option: &str) -> String {
-        format!("sinks.postgres.{}.{option}", self.name)
+    fn place(&self) -> String {
+        format!("sinks.postgres.{}", self.name)
     }
 
-    fn user(&self) -> &str {
-        self.address.connect.get_username()
+    fn option(&self, option: &str) -> String {
+        format!("{}.{option}", self.place())
     }
 
     fn writer(&self) -> Writer<'_> {
         let idempotent = !self.options.key.is_empty();
         let table = name::table(&self.options.table, self.options.qualified_tables).unwrap_or_default();
-        Writer { name: &self.name, shown: &self.address.shown, user: self.user(), table, idempotent }
-    }
-
-    fn pool(&self) -> Option<PgPool> {
-        self.pool.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// A connection of the pool. When none can be had, a connection outside of it tells why: the pool keeps that to
-    /// itself.
-    async fn session(&self, pool: &PgPool) -> Result<Session, CallError> {
-        let error = match pool.acquire().await {
-            Ok(connection) => return Ok(Session::new(connection)),
-            Err(sqlx::Error::PoolTimedOut) => {
-                match tokio::time::timeout(ASK_TIMEOUT, PgConnection::connect_with(&self.address.connect)).await {
-                    Ok(Ok(connection)) => {
-                        let _ = tokio::time::timeout(CLOSE_TIMEOUT, connection.close()).await;
-                        sqlx::Error::PoolTimedOut
-                    }
-                    Ok(Err(error)) => error,
-                    Err(_) => sqlx::Error::PoolTimedOut,
-                }
-            }
-            Err(error) => error,
-        };
-        Err(self.writer().unavailable(&error))
-    }
-
-    /// The tables of the rows. With `anew` the catalog is asked for those too that are known.
-    async fn tables(
-        &self,
-        session: &mut Session,
-        rows: &[rows::Row<'_>],
-        anew: bool,
-    ) -> Result<HashMap<String, Found>, CallError> {
-        let mut tables: HashMap<String, Found> = HashMap::new();
-        for row in rows {
-            if tables.contains_key(&row.table) {
-                continue;
-            }
-            if let Some(known) = self.known.get(&row.table).filter(|_| !anew) {
-                tables.insert(row.table.clone(), Ok(known));
-                continue;
-            }
-            let found = match table::look_up(session, &row.table, &self.options.key).await {
-                Ok(Some(table)) => Ok(Arc::new(table)),
-                Ok(None) => Err(format!("there is no table `{}`", plain(&row.table))),
-                Err(error) => match sqlstate::classify(&error) {
-                    Class::Rows(FailureKind::Reject) => {
-                        let words = sqlstate::words(&error, self.user());
-                        Err(format!("table `{}` cannot be looked at: {words}", plain(&row.table)))
-                    }
-                    class => return Err(self.not_looked_up(class, &error)),
-                },
-            };
-            self.known.set(&row.table, found.as_ref().ok());
-            tables.insert(row.table.clone(), found);
-        }
-        Ok(tables)
-    }
-
-    fn not_looked_up(&self, class: Class, error: &sqlx::Error) -> CallError {
-        let fault = self.writer().fault("could not look up a table", error);
-        match class {
-            Class::Unavailable | Class::Contention | Class::Rows(FailureKind::Unavailable) => {
-                CallError::Unavailable(fault)
-            }
-            Class::Timeout => CallError::Timeout(fault),
-            Class::Unknown | Class::Rows(_) => CallError::Unknown(fault),
-        }
+        Writer { name: &self.name, address: self.address(), table, idempotent }
     }
 }
 
@@ -319,16 +285,16 @@ impl Sink for PostgresSink {
 
     async fn connect(&self) -> Result<(), CallError> {
         self.probe().await?;
-        let pool = self.lazy_pool();
+        let pools = self.new_pools();
         if !self.options.table.is_empty() {
-            self.table_is_there(&pool).await?;
+            self.table_is_fit(&pools).await?;
         }
-        *self.pool.lock().unwrap_or_else(PoisonError::into_inner) = Some(pool);
+        *self.pools.lock().unwrap_or_else(PoisonError::into_inner) = Some(pools);
         Ok(())
     }
 
     async fn deliver(&self, batch: &Arc<Batch>) -> Answer {
-        let Some(pool) = self.pool() else {
+        let Some(pools) = self.pools() else {
             return Err(CallError::Fatal(Fault::host(format!(
                 "`postgres/{}` was asked to deliver before it was connected",
                 self.name
@@ -339,7 +305,7 @@ impl Sink for PostgresSink {
         if rows.is_empty() {
             return Ok(failures);
         }
-        let mut session = self.session(&pool).await?;
+        let mut session = self.session(&pools, User::Rows).await?;
         let writer = self.writer();
         let mut tables = self.tables(&mut session, &rows, false).await?;
         let is_to_blame = |row: u32, written| self.suspects.is_to_blame(batch, row as usize, written);
@@ -387,9 +353,9 @@ impl Sink for PostgresSink {
     }
 
     async fn close(&self) -> Result<(), Fault> {
-        let pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(pool) = pool {
-            tokio::time::timeout(CLOSE_TIMEOUT, pool.close()).await.map_err(|_| {
+        let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(pools) = pools {
+            tokio::time::timeout(CLOSE_TIMEOUT, pools.close()).await.map_err(|_| {
                 let seconds = CLOSE_TIMEOUT.as_secs();
                 Fault::destination(format!("`postgres/{}` did not close within {seconds} s", self.name))
             })?;

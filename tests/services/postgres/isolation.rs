@@ -130,12 +130,6 @@ async fn s77_a_lock_is_waited_for_within_a_call() {
         assert_eq!(sink.deliver(&values(&[r#"{"n":1}"#])).await, Ok(vec![]));
     }
     assert_eq!(place.sql("SELECT string_agg(wait, ',' ORDER BY wait) FROM t"), "5s,9s");
-    let sink = place.sink(Options { max_connections: 1, ..place.options() }).await;
-    let one = values(&[r#"{"n":1}"#]);
-    assert_eq!(sink.deliver(&one).await, Ok(vec![]));
-    use tidegate::sink::Query as _;
-    let after = sink.query("SELECT current_setting('lock_timeout') AS wait", "[]").await.unwrap();
-    assert_eq!(after, r#"[{"wait":"0"}]"#, "nothing stays on the connection");
 }
 
 /// Calls that are given up while a table is locked leave no process of the server behind that waits for it.

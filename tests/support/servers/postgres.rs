@@ -4,7 +4,7 @@ mod standby;
 
 use std::ffi::OsString;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -17,8 +17,7 @@ const USER: &str = "postgres";
 /// How long the processes of a killed cluster may hold its memory.
 const LEFTOVER_PATIENCE: Duration = Duration::from_secs(10);
 /// Commits are written, so that a killed server has what it acknowledged, but not synced.
-const SETTINGS: &str = "listen_addresses = '127.0.0.1'
-unix_socket_directories = ''
+const SETTINGS: &str = "listen_addresses = '127.0.0.1, ::1'
 max_connections = 50
 shared_buffers = 64MB
 fsync = off
@@ -29,6 +28,8 @@ ssl_key_file = 'server.key'
 ";
 const ACCESS: &str = "host all postgres 127.0.0.1/32 trust
 host all all 127.0.0.1/32 scram-sha-256
+host all all ::1/128 scram-sha-256
+local all all scram-sha-256
 ";
 
 /// A cluster of its own, with a superuser `postgres` (no password) and a user `tidegate` (password `secret`), with and
@@ -48,12 +49,7 @@ impl Postgres {
     /// When PostgreSQL is missing, naming the command to run, and when it does not come up.
     pub fn start() -> Self {
         let port = free_port();
-        let server = if is_root() {
-            // A folder that the other user can reach, wherever the project lies.
-            Server::under(&std::env::temp_dir().join("tidegate-tests"), "postgres")
-        } else {
-            Server::under(&run_dir(), "postgres")
-        };
+        let server = own_server("postgres");
         give_away(&server);
         let data = server.dir().join("data");
         output(
@@ -63,7 +59,8 @@ impl Postgres {
                 .arg(&data),
         );
         let settings = fs::read_to_string(data.join("postgresql.conf")).unwrap();
-        fs::write(data.join("postgresql.conf"), format!("{settings}\nport = {port}\n{SETTINGS}")).unwrap();
+        let sockets = format!("unix_socket_directories = '{}'", server.dir().display());
+        fs::write(data.join("postgresql.conf"), format!("{settings}\nport = {port}\n{sockets}\n{SETTINGS}")).unwrap();
         fs::write(data.join("pg_hba.conf"), ACCESS).unwrap();
         let certificates = Certificates::shared();
         fs::copy(certificates.certificate(), data.join("server.pem")).unwrap();
@@ -103,6 +100,11 @@ impl Postgres {
         format!("postgresql://postgres@127.0.0.1:{}/{database}", self.port)
     }
 
+    /// The folder of the cluster's Unix socket.
+    pub fn sockets(&self) -> &Path {
+        self.server.dir()
+    }
+
     /// The authority behind the cluster's certificate.
     pub fn ca_file(&self) -> PathBuf {
         Certificates::shared().authority()
@@ -127,15 +129,21 @@ impl Postgres {
     }
 }
 
+/// A server's folder, which the serving user can reach wherever the project lies.
+pub(super) fn own_server(name: &'static str) -> Server {
+    let place = if is_root() { std::env::temp_dir().join("tidegate-tests") } else { run_dir() };
+    Server::under(&place, name)
+}
+
 /// Makes the folder and all in it the serving user's.
-fn give_away(server: &Server) {
+pub(super) fn give_away(server: &Server) {
     if is_root() {
         output(Command::new("chown").args(["-R", &format!("{USER}:")]).arg(server.dir()));
     }
 }
 
 /// A command that runs as somebody whom PostgreSQL accepts.
-fn as_user(program: OsString) -> Command {
+pub(super) fn as_user(program: OsString) -> Command {
     let mut command = if is_root() {
         let mut command = Command::new("setpriv");
         let (user, group) = (format!("--reuid={USER}"), format!("--regid={USER}"));

@@ -146,7 +146,11 @@ mod tests {
     /// K11: the replay's group goes with the dead letter topic, and is never the pipeline's own.
     #[test]
     fn s96_a_renamed_group_replays_under_the_same_one() {
-        let mut loaded = Loaded { config: crate::config::Config::default(), folder: std::path::PathBuf::new() };
+        let mut loaded = Loaded {
+            config: crate::config::Config::default(),
+            folder: std::path::PathBuf::new(),
+            secrets: crate::config::Secrets::default(),
+        };
         let of = |loaded: &Loaded, named| base(loaded, "orders_dlq", named);
         loaded.config.kafka.group = "out".into();
         assert_eq!(of(&loaded, None), Ok("orders_dlq-replay".into()));

@@ -35,8 +35,9 @@ const PARAMETERS: [&str; 18] = [
 ];
 
 /// A database's address, with all that logging in takes.
-#[derive(Clone)]
 pub(super) struct Address {
+    /// As it was read, to tell whether it changed.
+    pub(super) dsn: String,
     pub(super) connect: PgConnectOptions,
     /// `host:port/database`.
     pub(super) shown: String,
@@ -73,6 +74,11 @@ impl Address {
         tls::provide();
         // The parser's own words may repeat what it could not read.
         let connect = PgConnectOptions::from_str(dsn).map_err(|_| wrong("cannot be read".into()))?;
+        // The parser leaves the brackets of an IPv6 address where they are.
+        let bare = connect.get_host().strip_prefix('[').and_then(|host| host.strip_suffix(']')).map(str::to_owned);
+        let connect = bare.map_or(connect.clone(), |host| connect.host(&host));
+        // Poolers refuse parameters of the session that they do not know. No float is ever read here.
+        let connect = connect.extra_float_digits(None);
         let connect = with_tls(place, &options.tls, connect)?.disable_statement_logging();
         let connect = match connect.get_application_name() {
             Some(_) => connect,
@@ -81,9 +87,16 @@ impl Address {
         let database = connect.get_database().map(|database| format!("/{database}")).unwrap_or_default();
         let shown = match connect.get_socket() {
             Some(socket) => format!("{}:{}{database}", socket.display(), connect.get_port()),
+            None if connect.get_host().contains(':') => {
+                format!("[{}]:{}{database}", connect.get_host(), connect.get_port())
+            }
             None => format!("{}:{}{database}", connect.get_host(), connect.get_port()),
         };
-        Ok(Self { connect, shown })
+        Ok(Self { dsn: dsn.to_owned(), connect, shown })
+    }
+
+    pub(super) fn user(&self) -> &str {
+        self.connect.get_username()
     }
 }
 
@@ -118,6 +131,20 @@ mod tests {
     fn s85_an_address_shows_no_user_and_no_password() {
         let address = address("postgresql://someone:s3cret@db:5433/app?sslmode=require").unwrap();
         assert_eq!(address.shown, "db:5433/app");
+    }
+
+    #[test]
+    fn ipv6_addresses_stand_in_brackets_and_are_used_without() {
+        for (dsn, host, shown) in [
+            ("postgresql://a:b@[::1]:5433/app", "::1", "[::1]:5433/app"),
+            ("postgresql://a:b@db/app?hostaddr=2001:db8::2", "2001:db8::2", "[2001:db8::2]:5432/app"),
+            ("postgresql://a:b@127.0.0.1/app", "127.0.0.1", "127.0.0.1:5432/app"),
+        ] {
+            let address = address(dsn).unwrap();
+            assert_eq!((address.connect.get_host(), address.shown.as_str()), (host, shown));
+        }
+        let socket = address("postgresql://a:b@%2Frun%2Fpostgresql/app").unwrap();
+        assert_eq!(socket.shown, "/run/postgresql:5432/app");
     }
 
     #[test]

@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 
 use serde_json::value::RawValue;
-use sqlx::{AssertSqlSafe, Error};
+use sqlx::Error;
 
 use super::name::quoted;
 use super::plan::{Item, Statement, parameter, plain};
 use super::session::Session;
 use super::sqlstate::{self, Class};
-use super::write::{BEGIN, Broken, Writer};
+use super::write::{Broken, Writer};
 use crate::model::{CallError, Failure, FailureKind};
 use crate::sink::json;
 
@@ -76,7 +76,8 @@ impl Writer<'_> {
         is_to_blame: &(dyn Fn(u32, bool) -> bool + Sync),
     ) -> Result<Result<Vec<Failure>, CallError>, Broken> {
         // From here on every constraint speaks up at its statement, so that its rows can be told.
-        session.run(AssertSqlSafe(format!("{BEGIN}; SET CONSTRAINTS ALL IMMEDIATE"))).await.map_err(Broken::open)?;
+        session.begin().await.map_err(Broken::beginning)?;
+        session.run("SET CONSTRAINTS ALL IMMEDIATE").await.map_err(Broken::open)?;
         if locked {
             session.run(SHORT_LOCKS).await.map_err(Broken::open)?;
         }
@@ -147,13 +148,13 @@ impl Writer<'_> {
     /// be told.
     async fn unexpected(&self, session: &mut Session, found: &Found<'_>) -> CallError {
         let _ = session.close("ROLLBACK").await;
-        let told = found.unexpected.first().map(|error| sqlstate::words(error, self.user));
+        let told = found.unexpected.first().map(|error| sqlstate::words(error, self.address.user()));
         CallError::Unknown(self.told("could not write", told.unwrap_or_default()))
     }
 
     /// The error, with the table.
     fn of(&self, statement: &Statement<'_>, error: &Error) -> String {
-        format!("table `{}`: {}", plain(statement.table), sqlstate::words(error, self.user))
+        format!("table `{}`: {}", plain(statement.table), sqlstate::words(error, self.address.user()))
     }
 
     /// What all rows of a table are whose statement the server does not even begin. A privilege on the configured table
@@ -180,10 +181,14 @@ impl Writer<'_> {
             }
             None => None,
         };
-        Ok(match column {
+        let mut reason = match column {
             Some(column) => format!("column `{column}` of {}", self.of(statement, error)),
             None => self.of(statement, error),
-        })
+        };
+        if statement.partial && sqlstate::is_null_refused(error) {
+            reason.push_str(", and no row of its key is there to be updated");
+        }
+        Ok(reason)
     }
 }
 
@@ -212,18 +217,20 @@ async fn search(session: &mut Session, statement: &Statement<'_>, item: &Item<'_
     let Ok(fields) = json::object(&item.document) else { return Ok(None) };
     let values: HashMap<&str, &RawValue> = fields.iter().map(|(name, value)| (name.as_ref(), *value)).collect();
     session.run("SAVEPOINT part").await.map_err(Broken::open)?;
-    for &(column, type_name) in &statement.columns {
-        let Some(value) = values.get(column) else { continue };
-        let name = quoted(column);
-        let sql = format!("SELECT {name} IS NULL FROM json_to_record($1::text::json) AS x({name} {type_name})");
-        let text = format!("{{{name}:{}}}", value.get());
-        let tried = sqlx::query(AssertSqlSafe(sql)).bind(text).execute(session.opened()).await;
-        let Err(error) = tried else { continue };
+    for column in &statement.columns {
+        let Some(value) = values.get(column.name) else { continue };
+        let sql = format!(
+            "SELECT {} IS NULL FROM json_to_record($1::text::json) AS x({})",
+            column.value(),
+            column.declared()
+        );
+        let text = format!("{{{}:{}}}", quoted(column.name), value.get());
+        let Err(error) = session.execute(&sql, &text).await else { continue };
         if !matches!(sqlstate::classify(&error), Class::Rows(_)) {
             return Err(Broken::open(error));
         }
         session.run(BACK).await.map_err(Broken::open)?;
-        return Ok(Some(column.to_owned()));
+        return Ok(Some(column.name.to_owned()));
     }
     session.run("RELEASE SAVEPOINT part").await.map_err(Broken::open)?;
     Ok(None)

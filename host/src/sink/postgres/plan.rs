@@ -1,16 +1,16 @@
 //! From rows to statements: as few as possible, in an order that keeps each key's rows in theirs.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
-use super::Options;
-use super::name::quoted;
 use super::rows::{Row, Work};
+use super::sql;
 use super::table::{Sameness, Table};
+use super::{Encoding, Options};
 use crate::model::{Failure, Offset};
 
 /// The type of the guard's column: that of offsets, so that none is too large for it.
@@ -22,10 +22,12 @@ pub(super) type Found = Result<Arc<Table>, String>;
 /// One statement for rows of one table with the same columns.
 pub(super) struct Statement<'r> {
     pub(super) sql: String,
+    /// The rows lack a column that a new row has to have, so they can only be laid over rows that are there.
+    pub(super) partial: bool,
     /// The table as it stands in a statement.
     pub(super) table: &'r str,
-    /// The columns that the rows have, each with its type as it stands in a statement.
-    pub(super) columns: Vec<(&'r str, &'r str)>,
+    /// The columns that the rows have.
+    pub(super) columns: Vec<sql::Column<'r>>,
     pub(super) items: Vec<Item<'r>>,
 }
 
@@ -49,8 +51,14 @@ pub(super) fn plan<'r>(
     options: &'r Options,
 ) -> (Vec<Statement<'r>>, Vec<Failure>) {
     let guard = Some(options.upsert.guard.as_str()).filter(|guard| !guard.is_empty());
-    let mut plan =
-        Plan { key: &options.key, guard, statements: Vec::new(), open: HashMap::new(), last: HashMap::new() };
+    let mut plan = Plan {
+        key: &options.key,
+        guard,
+        encodings: &options.encodings,
+        statements: Vec::new(),
+        open: HashMap::new(),
+        last: HashMap::new(),
+    };
     let mut refused = Vec::new();
     for row in rows {
         let fitted = match tables.get(&row.table) {
@@ -75,6 +83,7 @@ struct Group<'r> {
 struct Plan<'r> {
     key: &'r [String],
     guard: Option<&'r str>,
+    encodings: &'r BTreeMap<String, Encoding>,
     statements: Vec<Statement<'r>>,
     /// Statements that may still take rows.
     open: HashMap<Group<'r>, usize>,
@@ -153,18 +162,21 @@ impl<'r> Plan<'r> {
         if let Some(&open) = self.open.get(&group) {
             return Ok(open);
         }
-        let columns = group
-            .columns
-            .iter()
-            .map(|&column| table.column(column).map(|known| (column, known.type_name.as_str())))
-            .collect::<Option<Vec<_>>>()
-            .ok_or_else(|| format!("table `{}` lacks one of {}", plain(group.table), listed(self.key)))?;
-        let sql = if group.deletes {
-            delete(group.table, &columns, self.guard)
-        } else {
-            insert(group.table, &columns, self.key, self.guard)
+        let encodings = self.encodings;
+        let column = |&name: &&'r str| {
+            let known = table.column(name)?;
+            Some(sql::Column { name, type_name: &known.type_name, encoding: encodings.get(name).copied() })
         };
-        self.statements.push(Statement { sql, table: group.table, columns, items: Vec::new() });
+        let columns = group.columns.iter().map(column).collect::<Option<Vec<_>>>();
+        let columns =
+            columns.ok_or_else(|| format!("table `{}` lacks one of {}", plain(group.table), listed(self.key)))?;
+        let partial = !group.deletes && !self.key.is_empty() && table.lacks_a_column(&group.columns);
+        let sql = match (group.deletes, partial) {
+            (true, _) => sql::delete(group.table, &columns, self.guard),
+            (false, true) => sql::upsert_partial(group.table, &columns, self.key, self.guard),
+            (false, false) => sql::insert(group.table, &columns, self.key, self.guard),
+        };
+        self.statements.push(Statement { sql, partial, table: group.table, columns, items: Vec::new() });
         let place = self.statements.len() - 1;
         self.open.insert(group, place);
         Ok(place)
@@ -241,54 +253,6 @@ pub(super) fn parameter(items: &[Item<'_>]) -> String {
     }
     text.push(']');
     text
-}
-
-/// The rows come as JSON and not as JSONB, which leaves numbers and documents as they were written. Their columns are
-/// named
-/// with their types, so that only those are looked at.
-fn recordset(columns: &[(&str, &str)]) -> String {
-    let columns: Vec<String> =
-        columns.iter().map(|(column, type_name)| format!("{} {type_name}", quoted(column))).collect();
-    format!("json_to_recordset($1::text::json) AS x({})", columns.join(", "))
-}
-
-fn insert(table: &str, columns: &[(&str, &str)], key: &[String], guard: Option<&str>) -> String {
-    let names: Vec<String> = columns.iter().map(|(column, _)| quoted(column)).collect();
-    let names = names.join(", ");
-    let mut sql = format!("INSERT INTO {table} AS old ({names}) SELECT {names} FROM {}", recordset(columns));
-    if !key.is_empty() {
-        let others: Vec<String> = columns
-            .iter()
-            .filter(|(column, _)| !key.iter().any(|key| key == column))
-            .map(|(column, _)| format!("{0} = EXCLUDED.{0}", quoted(column)))
-            .collect();
-        let keys: Vec<String> = key.iter().map(|column| quoted(column)).collect();
-        let _ = write!(sql, " ON CONFLICT ({}) DO ", keys.join(", "));
-        if others.is_empty() {
-            sql.push_str("NOTHING");
-        } else {
-            let _ = write!(sql, "UPDATE SET {}", others.join(", "));
-        }
-    }
-    if let Some(guard) = guard {
-        let _ = write!(sql, " WHERE {}", is_not_newer(guard, "EXCLUDED"));
-    }
-    sql
-}
-
-/// The row that stands there is not newer than the one to be written. Rows from before there was a guard are not.
-fn is_not_newer(guard: &str, written: &str) -> String {
-    let guard = quoted(guard);
-    format!("(old.{guard} IS NULL OR old.{guard} <= {written}.{guard})")
-}
-
-fn delete(table: &str, columns: &[(&str, &str)], guard: Option<&str>) -> String {
-    let same = columns.iter().map(|(column, _)| match guard {
-        Some(guard) if guard == *column => is_not_newer(guard, "x"),
-        _ => format!("old.{0} = x.{0}", quoted(column)),
-    });
-    let same: Vec<String> = same.collect();
-    format!("DELETE FROM {table} AS old USING {} WHERE {}", recordset(columns), same.join(" AND "))
 }
 
 /// A table's name without its quotes.

@@ -1,12 +1,11 @@
-//! Statements of plugins, on the sink's own pool (S66, S109).
+//! Statements of plugins, on connections of their own to the sink's database (S66, S109).
 //!
 //! A query (`SELECT`, `INSERT` and the like) has parameters, written `$1` and so on, which the server itself converts
 //! to the
 //! types that it expects: of a JSON array, null is NULL, a string its text, and anything else its JSON text. A
 //! definition
-//! (`CREATE TABLE` and the like) has none. What would outlive the statement, such as `SET` or `LISTEN`, is refused.
-//! Each
-//! runs in a transaction of its own.
+//! (`CREATE TABLE` and the like) has none. Each runs in a transaction of its own. What would outlive it, such as `SET` or
+//! `LISTEN`, is refused, and undone before the transaction ends where a function or a `DO` block did it.
 
 use std::time::Duration;
 
@@ -16,7 +15,7 @@ use serde_json::Value;
 use sqlx::{AssertSqlSafe, Error, Row as _};
 
 use super::PostgresSink;
-use super::connect::LOOK_AFTER;
+use super::pool::User;
 use super::session::Session;
 use super::sqlstate;
 use crate::sink::Query;
@@ -38,21 +37,23 @@ const DEFINITIONS: [&str; 13] = [
     "LOCK",
 ];
 
-/// Puts the connection back to what the sink expects of it.
-const CLEAN: &str =
-    "SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *; SELECT pg_advisory_unlock_all(); DISCARD TEMP;";
+/// Ends the transaction with nothing left of it in the session, like `DISCARD ALL`, which no transaction may have: behind a
+/// connection pooler, another client may have the session from the next transaction on. What is deferred to the end comes
+/// first, since it may be code of the plugin's choice.
+const FINISH: &str = "SET CONSTRAINTS ALL IMMEDIATE; CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL;
+    UNLISTEN *; SELECT pg_catalog.pg_advisory_unlock_all(); DEALLOCATE ALL; DISCARD TEMP; DISCARD SEQUENCES; COMMIT";
 
 #[async_trait]
 impl Query for PostgresSink {
     async fn query(&self, statement: &str, parameters: &str) -> Result<String, String> {
-        let Some(pool) = self.pool() else {
+        let Some(pools) = self.pools() else {
             return Err(format!("`postgres/{}` is not connected yet: ask in `on-ready` or later", self.name));
         };
         let statement = Statement::read(statement, parameters)?;
         let run = async {
-            let mut session = self.session(&pool).await.map_err(|error| error.to_string())?;
+            let mut session = self.session(&pools, User::Plugin).await.map_err(|error| error.to_string())?;
             statement.run(&mut session).await.map_err(|failed| match failed {
-                Failed::Server(error) => sqlstate::words(&error, self.user()),
+                Failed::Server(error) => sqlstate::words(&error, self.address().user()),
                 Failed::Limit(words) => words,
             })
         };
@@ -108,45 +109,38 @@ impl<'s> Statement<'s> {
 
     async fn run(&self, session: &mut Session) -> Result<String, Failed> {
         let milliseconds = QUERY_TIME.as_millis();
-        session.run(AssertSqlSafe(format!("BEGIN; SET LOCAL statement_timeout = {milliseconds}"))).await?;
+        session.begin().await?;
+        // Another client's statement of that name may be there, and floats are told digit for digit.
+        session
+            .run(AssertSqlSafe(format!(
+                "DEALLOCATE ALL; SET LOCAL statement_timeout = {milliseconds}; SET LOCAL extra_float_digits = 3"
+            )))
+            .await?;
         let Some(parameters) = &self.parameters else {
             // Unlike what has several statements in one text, a statement that is prepared is a single one.
-            one(session, self.text.to_owned()).await?;
-            commit(session).await?;
+            session.one(self.text.to_owned()).await?;
+            session.close(FINISH).await?;
             return Ok("[]".into());
         };
         let text = self.text;
         session.run("SAVEPOINT wrapped").await?;
         let wrapped =
             format!("PREPARE tidegate_query AS WITH q AS (\n{text}\n) SELECT pg_catalog.row_to_json(q)::text FROM q");
-        let has_rows = match one(session, wrapped).await {
+        let has_rows = match session.one(wrapped).await {
             Ok(()) => true,
             // A statement that returns nothing cannot be wrapped. Another one's error comes again, and unwrapped.
             Err(error) if sqlstate::server(&error).is_some() => {
                 session.run("ROLLBACK TO SAVEPOINT wrapped").await?;
-                one(session, format!("PREPARE tidegate_query AS {text}")).await?;
+                session.one(format!("PREPARE tidegate_query AS {text}")).await?;
                 false
             }
             Err(error) => return Err(error.into()),
         };
         let arguments = if parameters.is_empty() { String::new() } else { format!("({})", parameters.join(", ")) };
         let answer = rows(session, format!("EXECUTE tidegate_query{arguments}"), has_rows).await?;
-        session.run("DEALLOCATE tidegate_query").await?;
-        commit(session).await?;
+        session.close(FINISH).await?;
         Ok(answer)
     }
-}
-
-async fn commit(session: &mut Session) -> Result<(), Error> {
-    session.run("COMMIT").await?;
-    // A connection that cannot be put back is closed, which says nothing about the statement.
-    let _ = session.close(AssertSqlSafe(format!("{CLEAN} {LOOK_AFTER}"))).await;
-    Ok(())
-}
-
-/// Runs what has to be one statement.
-async fn one(session: &mut Session, sql: String) -> Result<(), Error> {
-    sqlx::query(AssertSqlSafe(sql)).persistent(false).execute(session.opened()).await.map(drop)
 }
 
 /// The rows as a JSON array; without `has_rows` there must be none.

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use sqlx::Error;
-use sqlx::postgres::PgDatabaseError;
+use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
 use crate::model::FailureKind;
 
@@ -34,8 +34,71 @@ pub(super) fn server(error: &Error) -> Option<&PgDatabaseError> {
 pub(super) fn classify(error: &Error) -> Class {
     match error {
         Error::Io(_) | Error::Tls(_) | Error::PoolTimedOut | Error::WorkerCrashed => Class::Unavailable,
-        _ => server(error).map_or(Class::Unknown, |error| classify_code(error.code())),
+        _ => server(error).map_or(Class::Unknown, |error| {
+            classify_parts(error.code(), is_fatal(error), error.routine().unwrap_or_default(), error.message())
+        }),
     }
+}
+
+/// The server, or a pooler in front of it, ends the connection with this error.
+fn is_fatal(error: &PgDatabaseError) -> bool {
+    matches!(error.severity(), PgSeverity::Fatal | PgSeverity::Panic)
+}
+
+fn classify_parts(code: &str, fatal: bool, routine: &str, message: &str) -> Class {
+    if fatal {
+        // Poolers have one code, 08P01, for all that they say themselves.
+        return match (code, pooler_says(message)) {
+            ("25P04", _) | (_, Some(Pooler::Slow)) => Class::Timeout,
+            _ => Class::Unavailable,
+        };
+    }
+    // Out of transaction numbers, until a VACUUM frees some: the code of a limit that a row exceeds.
+    if code == "54000" && ["GetNewTransactionId", "GetNewMultiXactId"].contains(&routine) {
+        return Class::Unavailable;
+    }
+    classify_code(code)
+}
+
+/// What a connection pooler, rather than the server, says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pooler {
+    /// It gives no transaction to its clients.
+    StatementMode,
+    /// It does not pass on a parameter of the session.
+    Parameter,
+    /// It does not know the user or its password.
+    Login,
+    /// It does not know the database.
+    Database,
+    /// It takes no more clients.
+    Full,
+    /// The statement took longer than it lets one take.
+    Slow,
+}
+
+/// What the error says when a pooler that ends the connection said it.
+pub(super) fn pooler(error: &Error) -> Option<Pooler> {
+    server(error).filter(|error| is_fatal(error)).and_then(|error| pooler_says(error.message()))
+}
+
+fn pooler_says(message: &str) -> Option<Pooler> {
+    const WORDS: [(&str, Pooler); 13] = [
+        ("statement pooling mode", Pooler::StatementMode),
+        ("unsupported startup parameter", Pooler::Parameter),
+        ("unsupported options startup parameter", Pooler::Parameter),
+        ("no such user", Pooler::Login),
+        ("authentication failed", Pooler::Login),
+        ("role \"", Pooler::Login),
+        ("no such database", Pooler::Database),
+        ("\" does not exist", Pooler::Database),
+        ("no more connections allowed", Pooler::Full),
+        ("client connections exceeded", Pooler::Full),
+        ("query timeout", Pooler::Slow),
+        ("query_timeout", Pooler::Slow),
+        ("idle transaction timeout", Pooler::Slow),
+    ];
+    WORDS.iter().find(|(words, _)| message.contains(words)).map(|(_, pooler)| *pooler)
 }
 
 fn classify_code(code: &str) -> Class {
@@ -47,9 +110,8 @@ fn classify_code(code: &str) -> Class {
         "55P03" | "55006" | "53100" => Class::Rows(FailureKind::Unavailable),
         // A foreign server that cannot be reached or has no memory.
         "HV00N" | "HV00L" | "HV00M" | "HV001" => Class::Rows(FailureKind::Unavailable),
-        // Read-only, as after a failover; ended because it was idle; no such database. A statement that is not
-        // prepared, or was
-        // before, says that the session is not the one that it was, as behind a connection pooler.
+        // Read-only, as after a failover; ended because it was idle; no such database. A statement that is not prepared,
+        // or was before, says that the session is not the one that it was: our own have no names.
         "25006" | "25P03" | "3D000" | "26000" | "42P05" => Class::Unavailable,
         // Fewer rows need less memory and temporary space; a single one may need too much.
         "53200" | "53400" => Class::Unknown,
@@ -58,8 +120,7 @@ fn classify_code(code: &str) -> Class {
         "40002" => Class::Rows(FailureKind::Reject),
         _ => match code.get(..2) {
             Some("28" | "53" | "57" | "F0") => Class::Unavailable,
-            // Over a connection that works, `08` is about a server behind a foreign table; `58` about a file of a table
-            // or
+            // Over a connection that goes on, `08` is about a server behind a foreign table; `58` about a file of a table or
             // of an extension.
             Some("08" | "58") => Class::Rows(FailureKind::Unavailable),
             Some("3B" | "40" | "72") => Class::Unknown,
@@ -74,7 +135,9 @@ fn classify_code(code: &str) -> Class {
 /// Whether the transaction may have been committed when its COMMIT ended with this error.
 pub(super) fn leaves_outcome_unknown(error: &Error) -> bool {
     server(error).is_none_or(|error| {
-        matches!(error.code(), "40003" | "57P01" | "57P02" | "57P03" | "57P05") || error.code().starts_with("08")
+        is_fatal(error)
+            || matches!(error.code(), "40003" | "57P01" | "57P02" | "57P03" | "57P05")
+            || error.code().starts_with("08")
     })
 }
 
@@ -88,6 +151,11 @@ pub(super) fn is_missing_privilege(error: &Error) -> bool {
     server(error).is_some_and(|error| error.code() == "42501")
 }
 
+/// Whether the row lacks what must not be null.
+pub(super) fn is_null_refused(error: &Error) -> bool {
+    server(error).is_some_and(|error| error.code() == "23502")
+}
+
 /// Whether a single value may be to blame, which trying the columns one by one shows.
 pub(super) fn may_be_a_value(error: &Error) -> bool {
     server(error).is_some_and(|error| {
@@ -95,6 +163,11 @@ pub(super) fn may_be_a_value(error: &Error) -> bool {
             && !matches!(error.code().get(..2), Some("P0" | "42"))
             && error.code() != "23505"
     })
+}
+
+/// What the server itself advises.
+pub(super) fn hint(error: &Error) -> Option<String> {
+    server(error)?.hint().map(|hint| shortened(hint).into_owned())
 }
 
 /// The error in words, without the user's name and with its code.
@@ -139,13 +212,40 @@ mod tests {
     /// S79a, S79b: every class of SQLSTATE, and the single codes that differ from theirs.
     #[test]
     fn s79a_codes_are_classified() {
+        let fatal = |code, message| classify_parts(code, true, "", message);
+        for message in [
+            "server conn crashed?",
+            "query_wait_timeout",
+            "pgbouncer cannot connect to server",
+            "server login has been failing, try again later (server_login_retry)",
+            "no more connections allowed (max_client_conn)",
+            "client_idle_timeout",
+            "pooler is shutting down",
+            "admin forced disconnect",
+            "SASL authentication failed",
+            "transaction blocks not allowed in statement pooling mode",
+        ] {
+            assert_eq!(fatal("08P01", message), Class::Unavailable, "{message}");
+        }
+        for (code, message) in
+            [("08P01", "query timeout"), ("08P01", "query_timeout"), ("25P04", "transaction timeout")]
+        {
+            assert_eq!(fatal(code, message), Class::Timeout, "{message}");
+        }
+        for code in ["XX000", "58000", "22023", "42501", "3D000", "28000"] {
+            assert_eq!(fatal(code, "the session is over"), Class::Unavailable, "{code}");
+        }
+        assert_eq!(classify_parts("54000", false, "GetNewTransactionId", ""), Class::Unavailable);
+        assert_eq!(classify_parts("54000", false, "index_form_tuple", ""), Class::Rows(FailureKind::Reject));
+
         let classes: [(Class, &[&str]); 7] = [
             (
                 Class::Rows(FailureKind::Reject),
                 &[
-                    "0A000", "21000", "22P02", "22003", "23502", "23505", "23514", "25001", "2F002", "38000", "39000",
-                    "3F000", "40002", "42501", "42703", "42P01", "42P10", "44000", "54000", "54001", "55000", "55P02",
-                    "P0001", "P0004", "TG001",
+                    "01000", "02000", "03000", "09000", "0A000", "0B000", "0F000", "0L000", "0P000", "0Z000", "10608",
+                    "20000", "21000", "22P02", "22003", "23502", "23505", "23514", "24000", "25001", "25P05", "27000",
+                    "2B000", "2D000", "2F002", "34000", "38000", "39000", "3F000", "40002", "42501", "42703", "42P01",
+                    "42P10", "44000", "54000", "54001", "55000", "55P02", "55P04", "P0001", "P0004", "TG001",
                 ],
             ),
             (Class::Rows(FailureKind::Retry), &["XX000", "XX001", "XX002", "HV000", "HV004"]),

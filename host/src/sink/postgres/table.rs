@@ -53,8 +53,9 @@ SELECT a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod),
         WHEN a.atttypid IN ('text'::regtype, 'varchar'::regtype) AND a.atttypmod = -1
             AND (SELECT l.collisdeterministic FROM pg_catalog.pg_collation l WHERE l.oid = a.attcollation) THEN 'text'
         ELSE '' END,
-    a.attgenerated <> '' OR a.attidentity = 'a'
-FROM pg_catalog.pg_attribute a
+    a.attgenerated <> '' OR a.attidentity = 'a',
+    (a.attnotnull OR t.typnotnull) AND NOT a.atthasdef AND a.attidentity = '' AND t.typdefault IS NULL
+FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
 WHERE a.attrelid = $1::int8::oid AND a.attnum > 0 AND NOT a.attisdropped";
 
 /// What the catalog says of a table.
@@ -75,7 +76,9 @@ pub(super) struct Column {
     elements: Holds,
     pub(super) sameness: Sameness,
     /// The server fills it and takes no value.
-    generated: bool,
+    pub(super) generated: bool,
+    /// It must not be null and has no default.
+    required: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,6 +116,11 @@ pub(super) enum Sameness {
 impl Table {
     pub(super) fn column(&self, name: &str) -> Option<&Column> {
         self.columns.get(name)
+    }
+
+    /// Whether a new row with only these columns lacks one that it has to have.
+    pub(super) fn lacks_a_column(&self, given: &[&str]) -> bool {
+        self.columns.iter().any(|(name, column)| column.required && !given.contains(&name.as_str()))
     }
 }
 
@@ -153,8 +161,15 @@ fn elements(array: &RawValue) -> Option<Vec<&RawValue>> {
     serde_json::from_str(array.get()).ok()
 }
 
-/// Asks the catalog. `None`: there is no such table.
+/// Asks the catalog, in a transaction of its own. `None`: there is no such table.
 pub(super) async fn look_up(session: &mut Session, table: &str, key: &[String]) -> Result<Option<Table>, Error> {
+    session.begin().await?;
+    let found = ask(session, table, key).await;
+    let ended = session.close("ROLLBACK").await;
+    found.and_then(|found| ended.map(|()| found))
+}
+
+async fn ask(session: &mut Session, table: &str, key: &[String]) -> Result<Option<Table>, Error> {
     let mut sorted = key.to_vec();
     sorted.sort_unstable();
     let found = session.fetch(sqlx::query(RELATION).bind(table).bind(sorted)).await?;
@@ -174,6 +189,7 @@ pub(super) async fn look_up(session: &mut Session, table: &str, key: &[String]) 
             elements: Holds::of(row.try_get(3)?),
             sameness,
             generated: row.try_get(5)?,
+            required: row.try_get(6)?,
         };
         columns.insert(row.try_get(0)?, column);
     }

@@ -1,9 +1,11 @@
 //! Writes a call's statements in one transaction (S108).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::Error;
 
+use super::dsn::Address;
 use super::plan::{Statement, parameter};
 use super::session::Session;
 use super::sqlstate::{self, Class};
@@ -13,40 +15,45 @@ use crate::model::{Answer, CallError, Failure, FailureKind, Fault};
 const CONTENDED_TRIES: u32 = 6;
 /// The wait before the second try; each further one waits twice as long.
 const CONTENDED_WAIT: Duration = Duration::from_millis(20);
-/// Begins a transaction that waits for a lock no longer than this, unless the role or the address says how long. It has
-/// to be
-/// shorter than a call (S77): a statement that waits longer than its call would hold its connection to the server, and
-/// every
-/// repetition would add one. Set for the transaction alone, so that a connection pooler may give the session to others.
-pub(super) const BEGIN: &str = "BEGIN; SELECT pg_catalog.set_config('lock_timeout', '5s', true)
-    WHERE pg_catalog.current_setting('lock_timeout') = '0'";
-
 /// Why a transaction did not come to its end.
 pub(super) struct Broken {
     pub(super) error: Error,
+    at: At,
+}
+
+/// How far a transaction had come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum At {
+    /// Nothing of the rows was sent, so that they are not the cause.
+    Begin,
+    Rows,
     /// COMMIT was sent: what the server does not deny may have happened.
-    pub(super) committing: bool,
+    Commit,
 }
 
 impl Broken {
+    pub(super) fn beginning(error: Error) -> Self {
+        Self { error, at: At::Begin }
+    }
+
     pub(super) fn open(error: Error) -> Self {
-        Self { error, committing: false }
+        Self { error, at: At::Rows }
     }
 
     pub(super) fn committing(error: Error) -> Self {
-        Self { error, committing: true }
+        Self { error, at: At::Commit }
     }
 
     /// What a single row that fails like this would be; `None` where the rows are not the cause, or may be written.
     pub(super) fn rows(&self) -> Option<FailureKind> {
         match sqlstate::classify(&self.error) {
-            Class::Rows(kind) if !self.outcome_is_unknown() => Some(kind),
+            Class::Rows(kind) if self.at != At::Begin && !self.outcome_is_unknown() => Some(kind),
             _ => None,
         }
     }
 
     fn outcome_is_unknown(&self) -> bool {
-        self.committing && sqlstate::leaves_outcome_unknown(&self.error)
+        self.at == At::Commit && sqlstate::leaves_outcome_unknown(&self.error)
     }
 }
 
@@ -63,8 +70,7 @@ pub(super) enum First {
 /// Who writes, for the words of faults.
 pub(super) struct Writer<'a> {
     pub(super) name: &'a str,
-    pub(super) shown: &'a str,
-    pub(super) user: &'a str,
+    pub(super) address: Arc<Address>,
     /// The configured table as it stands in a statement.
     pub(super) table: String,
     pub(super) idempotent: bool,
@@ -137,6 +143,7 @@ impl Writer<'_> {
                 CallError::Unavailable(self.fault("has other transactions in the way", error))
             }
             Class::Unavailable => self.unavailable(error),
+            Class::Unknown | Class::Rows(_) if broken.at == At::Begin => self.unavailable(error),
             Class::Timeout => {
                 let _ = session.close("ROLLBACK").await;
                 CallError::Timeout(self.fault("did not write in time", error))
@@ -152,17 +159,17 @@ impl Writer<'_> {
 
     /// A fault of the destination.
     pub(super) fn fault(&self, what: &str, error: &Error) -> Fault {
-        self.told(what, sqlstate::words(error, self.user))
+        self.told(what, sqlstate::words(error, self.address.user()))
     }
 
     /// A fault of the destination, with the words of its error.
     pub(super) fn told(&self, what: &str, words: String) -> Fault {
-        Fault::destination(format!("`postgres/{}` {what} at `{}`", self.name, self.shown)).because(words)
+        Fault::destination(format!("`postgres/{}` {what} at `{}`", self.name, self.address.shown)).because(words)
     }
 }
 
 async fn whole(session: &mut Session, statements: &[Statement<'_>]) -> Result<(), Broken> {
-    session.run(BEGIN).await.map_err(Broken::open)?;
+    session.begin().await.map_err(Broken::beginning)?;
     for statement in statements {
         session.execute(&statement.sql, &parameter(&statement.items)).await.map_err(Broken::open)?;
     }
