@@ -41,6 +41,18 @@ pub fn perform(world: &World, fault: Fault) -> Result<(), String> {
             world.note(format!("b{} is back", fault.target));
             Ok(())
         }),
+        Kind::PoolerKill => world.trouble(|| {
+            let mut pooler = world.pooler.lock().unwrap();
+            pooler.kill();
+            let slept = world.sleep(fault.lasts);
+            pooler.restart();
+            world.note("the pooler is back");
+            slept
+        }),
+        Kind::RedisFailover => world.trouble(|| {
+            world.redis.lock().unwrap().fail_over();
+            Ok(())
+        }),
         _ => world.trouble(|| on_database(world, fault)),
     }
 }

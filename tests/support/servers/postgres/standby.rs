@@ -4,8 +4,8 @@ use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use super::{Postgres, as_user, binary, give_away, is_root};
-use super::super::super::child::{Server, free_port, output, run_dir};
+use super::{Postgres, as_user, binary, give_away, own_server};
+use super::super::super::child::{free_port, output};
 
 /// How long the two may take to be in step.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -21,8 +21,7 @@ impl Postgres {
         let known = fs::read_to_string(&access).unwrap();
         fs::write(&access, known + "host replication postgres 127.0.0.1/32 trust\n").unwrap();
         self.psql("postgres", "SELECT pg_reload_conf()");
-        let place = if is_root() { std::env::temp_dir().join("tidegate-tests") } else { run_dir() };
-        let (server, port) = (Server::under(&place, "standby"), free_port());
+        let (server, port) = (own_server("standby"), free_port());
         give_away(&server);
         let data = server.dir().join("data");
         let mut copy: Command = as_user(binary("pg_basebackup"));
