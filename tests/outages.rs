@@ -3,24 +3,22 @@
 //! options, with `on_error` left out. Every row has to arrive, in order of its key, once where the sink is idempotent; nothing
 //! is committed before it has arrived, and nothing is dead-lettered.
 //!
-//! The matrix is in `outages/matrix.rs`; `docs/guarantees.md` prints it. `TIDEGATE_OUTAGES=postgres/killed,redis` runs some of it.
+//! The matrix is in `outages/matrix.rs`, and `docs/guarantees.md` prints it. `TIDEGATE_OUTAGES=postgres/killed,redis` runs
+//! some of it.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "tests")]
 
-#[path = "outages/cell.rs"]
-mod cell;
-#[path = "outages/destinations.rs"]
-mod destinations;
 #[path = "kafka/help.rs"]
 #[allow(dead_code, reason = "the broker's tests use the rest")]
 mod help;
-#[path = "outages/matrix.rs"]
-mod matrix;
-#[path = "outages/process.rs"]
-mod process;
-#[path = "outages/proxy.rs"]
-mod proxy;
-#[path = "outages/rows.rs"]
-mod rows;
+#[path = "outages"]
+mod outages {
+    pub mod cell;
+    pub mod destinations;
+    pub mod matrix;
+    pub mod process;
+    pub mod proxy;
+    pub mod rows;
+}
 #[path = "support"]
 mod support {
     pub mod broker;
@@ -36,7 +34,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::time::Instant;
 
-use matrix::{Kind, Outage, cells};
+use outages::cell;
+use outages::matrix::{self, Kind, Outage, cells};
 
 /// Cells that run at the same time. Most of their time is waiting.
 const AT_ONCE: usize = 8;
@@ -67,14 +66,16 @@ fn s79a_every_sink_writes_every_row_in_every_outage() {
                     let ran = catch_unwind(AssertUnwindSafe(|| cell::run(kind, outage)));
                     let verdict = ran.unwrap_or_else(|panic| {
                         let text = panic.downcast_ref::<String>().cloned();
-                        Err(text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default())
+                        Err(text
+                            .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
+                            .unwrap_or_default())
                     });
                     done.lock().unwrap().insert((kind.name(), outage.name()), verdict);
                 }
             });
         }
     });
-    let done = done.into_inner().unwrap();
+    let done: BTreeMap<(&str, &str), Result<cell::Verdict, String>> = done.into_inner().unwrap();
     for ((sink, outage), verdict) in &done {
         let cell = format!("{sink:<10} {outage:<14}");
         match verdict {

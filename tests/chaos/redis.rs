@@ -62,8 +62,8 @@ impl Pair {
         }
     }
 
-    /// Of the records below these offsets the newest of every key, or a newer one, has to stand there. Only a process that was stopped past
-    /// its session timeout may have written an older one over it.
+    /// Of the records below these offsets the newest of every key, or a newer one, has to stand there. Only a process that
+    /// was stopped past its session timeout may have written an older one over it.
     ///
     /// # Errors
     /// The keys of which that is not so.
@@ -87,7 +87,8 @@ impl Pair {
                 }
             }
         }
-        let told = format!("redis: {keys} keys, {zombies} older values of stopped processes, {} failovers", self.failovers);
+        let told =
+            format!("redis: {keys} keys, {zombies} older values of stopped processes, {} failovers", self.failovers);
         if wrong.is_empty() { Ok(told) } else { Err(format!("{told}, {} wrong: {}", wrong.len(), shown(&wrong))) }
     }
 }

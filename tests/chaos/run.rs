@@ -16,10 +16,10 @@ use super::faults::{end, look, perform};
 use super::feed::feed;
 use super::hosts::Host;
 use super::plan::{Course, HOSTS, Plan, Size};
+use super::redis::Pair;
 use super::support::child::{own_dir, run_dir, target_dir};
 use super::support::cluster::Cluster;
 use super::support::proxy::Proxy;
-use super::redis::Pair;
 use super::support::servers::{PgBouncer, PoolMode, Postgres};
 use super::world::{
     GROUP, KEYS, PARTITIONS, Parts, RESULTS, RESULTS_PARTITIONS, SOURCE, STOPPED, WINDOW_RECORDS, World,

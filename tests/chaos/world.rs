@@ -12,10 +12,10 @@ use rdkafka::consumer::BaseConsumer;
 use super::arrivals::{Arrivals, committed};
 use super::hosts::Host;
 use super::plan::{Course, Size};
+use super::redis::Pair;
 use super::stamps::Life;
 use super::support::cluster::Cluster;
 use super::support::proxy::Proxy;
-use super::redis::Pair;
 use super::support::servers::{PgBouncer, Postgres};
 
 /// Partitions of the source.
@@ -89,7 +89,8 @@ pub struct Parts {
 
 impl World {
     pub fn new(parts: Parts) -> Self {
-        let Parts { size, dir, cluster, postgres, pooler, redis, database, proxy, hosts, arrivals, onlooker, started } = parts;
+        let Parts { size, dir, cluster, postgres, pooler, redis, database, proxy, hosts, arrivals, onlooker, started } =
+            parts;
         Self {
             size,
             dir,

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
 
-use crate::destinations::Destination;
 use crate::help::{Onlooker, broker, contents, unique};
-use crate::matrix::{Expected, Kind, Outage, expected};
-use crate::process::Process;
-use crate::rows::{PARTITIONS, key, value};
+use crate::outages::destinations::Destination;
+use crate::outages::matrix::{Expected, Kind, Outage, expected};
+use crate::outages::process::Process;
+use crate::outages::rows::{PARTITIONS, key, value};
 use crate::support::proxy::Cut;
 
 /// Records of each partition before the outage and around its beginning.
@@ -61,7 +61,7 @@ pub fn run(kind: Kind, outage: Outage) -> Result<Verdict, String> {
     let (source, group) = (unique(kind.name()), unique("outages"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(broker().create_topic(&source, PARTITIONS, &[]));
-    let destination = crate::destinations::start(kind, outage, &source, &runtime);
+    let destination = crate::outages::destinations::start(kind, outage, &source, &runtime);
     let process = Process::start(&source, &group, &destination.sinks(), &destination.around());
     let onlooker = Onlooker::new(&group);
     let producer = ClientConfig::new().set("bootstrap.servers", broker().bootstrap()).create().unwrap();

@@ -10,9 +10,9 @@ mod redis;
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
-use crate::matrix::{Kind, Outage};
-use crate::process::Process;
-use crate::rows::Written;
+use crate::outages::matrix::{Kind, Outage};
+use crate::outages::process::Process;
+use crate::outages::rows::Written;
 use crate::support::proxy::Proxy;
 
 /// A destination of one cell. What the proxy can do by itself is done to the proxy.

@@ -75,8 +75,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 6] =
-        [Self::Kafka, Self::Postgres, Self::Mongo, Self::Redis, Self::Http, Self::Filesystem];
+    pub const ALL: [Self; 6] = [Self::Kafka, Self::Postgres, Self::Mongo, Self::Redis, Self::Http, Self::Filesystem];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -108,9 +107,7 @@ pub fn expected(kind: Kind, outage: Outage) -> Expected {
             All("three brokers; the leader of a partition is killed and stays dead, another one leads")
         }
         (Kind::Kafka, Outage::ReadOnly) => All("the topic wants more replicas in sync than there are"),
-        (Kind::Kafka, Outage::OutOfSpace) => {
-            Not("a broker whose disk is full ends by itself, which is *killed*")
-        }
+        (Kind::Kafka, Outage::OutOfSpace) => Not("a broker whose disk is full ends by itself, which is *killed*"),
         (Kind::Kafka, Outage::LoginRevoked) => {
             All("SASL over TLS; the broker comes back and knows another password, and later this one again")
         }

@@ -13,7 +13,11 @@ const PER_PARTITION: i64 = 1_000_000;
 
 /// The record's key.
 pub fn key(partition: i32, offset: i64) -> String {
-    if offset % 2 == 0 { format!("own-{partition}-{offset}") } else { format!("hot-{partition}-{}", offset / 2 % HOT_KEYS) }
+    if offset % 2 == 0 {
+        format!("own-{partition}-{offset}")
+    } else {
+        format!("hot-{partition}-{}", offset / 2 % HOT_KEYS)
+    }
 }
 
 pub fn id(partition: i32, offset: i64) -> i64 {
@@ -130,7 +134,18 @@ mod tests {
         let twice = [all(), vec![3]].concat();
         assert_eq!((Written::Rows(twice.clone()).repeated(), Written::Rows(twice).out_of_order(&ENDS)), (1, vec![]));
         // 1 and 11 are of one key.
-        let turned: Vec<i64> = all().into_iter().map(|id| if id == 1 { 11 } else if id == 11 { 1 } else { id }).collect();
+        let turned: Vec<i64> = all()
+            .into_iter()
+            .map(|id| {
+                if id == 1 {
+                    11
+                } else if id == 11 {
+                    1
+                } else {
+                    id
+                }
+            })
+            .collect();
         assert_eq!(Written::Rows(turned.clone()).out_of_order(&ENDS), [1]);
         assert_eq!(newest(&turned).out_of_order(&ENDS), [1]);
         assert_eq!(Written::Unordered([all(), vec![id(1, 10)]].concat()).out_of_order(&ENDS), [id(1, 10)]);

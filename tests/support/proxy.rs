@@ -1,7 +1,7 @@
 //! A TCP proxy that is told, while it runs, how to fail: it cuts, stalls, refuses, forgets, redirects and delays.
 //!
-//! All proxies of a test process run on one runtime of their own, so that they serve tests without a runtime as well. A proxy ends,
-//! and resets its connections, when it is dropped.
+//! All proxies of a test process run on one runtime of their own, so that they serve tests without a runtime as well. A
+//! proxy ends, and resets its connections, when it is dropped.
 #![allow(dead_code, reason = "not every test binary uses all of it")]
 
 mod connection;

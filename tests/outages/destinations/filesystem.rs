@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::Destination;
-use crate::matrix::Outage;
-use crate::process::Process;
-use crate::rows::Written;
+use crate::outages::matrix::Outage;
+use crate::outages::process::Process;
+use crate::outages::rows::Written;
 use crate::support::proxy::Proxy;
 
 /// A small file system, and more than there is room for.
@@ -51,7 +51,7 @@ impl Lines {
     }
 
     fn names(&self) -> impl Iterator<Item = String> {
-        (0..crate::rows::PARTITIONS).map(|partition| format!("{}-{partition}.jsonl", self.source))
+        (0..crate::outages::rows::PARTITIONS).map(|partition| format!("{}-{partition}.jsonl", self.source))
     }
 }
 
@@ -70,7 +70,9 @@ impl Destination for Lines {
                 vec!["unshare", "--map-root-user", "--mount", "sh", "-c", MOUNT, "mount", SIZE]
             }
             // Permissions are nothing to root.
-            Outage::LoginRevoked => vec!["setpriv", "--inh-caps=-all", "--bounding-set=-all"],
+            Outage::LoginRevoked if rustix::process::geteuid().is_root() => {
+                vec!["setpriv", "--inh-caps=-all", "--bounding-set=-all"]
+            }
             _ => vec![],
         };
         let mut words: Vec<String> = words.into_iter().map(str::to_owned).collect();

@@ -5,9 +5,9 @@ use std::fs;
 use serde_json::{Value, json};
 
 use super::Destination;
-use crate::matrix::Outage;
-use crate::process::Process;
-use crate::rows::Written;
+use crate::outages::matrix::Outage;
+use crate::outages::process::Process;
+use crate::outages::rows::Written;
 use crate::support::proxy::{Cut, Proxy};
 use crate::support::servers::Http;
 

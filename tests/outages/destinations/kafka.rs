@@ -8,9 +8,9 @@ use tokio::runtime::{Handle, Runtime};
 
 use super::Destination;
 use crate::help::{Onlooker, broker, contents_on, unique};
-use crate::matrix::Outage;
-use crate::process::Process;
-use crate::rows::Written;
+use crate::outages::matrix::Outage;
+use crate::outages::process::Process;
+use crate::outages::rows::Written;
 use crate::support::broker::Broker;
 use crate::support::certificates::Certificates;
 use crate::support::cluster::Cluster;

@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 
 use super::Destination;
-use crate::matrix::Outage;
-use crate::process::Process;
-use crate::rows::Written;
+use crate::outages::matrix::Outage;
+use crate::outages::process::Process;
+use crate::outages::rows::Written;
 use crate::support::proxy::{Cut, Proxy};
 use crate::support::servers::Postgres;
 

@@ -4,8 +4,8 @@ use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use super::{Postgres, as_user, binary, give_away, own_server};
 use super::super::super::child::{free_port, output};
+use super::{Postgres, as_user, binary, give_away, own_server};
 
 /// How long the two may take to be in step.
 const PATIENCE: Duration = Duration::from_secs(60);

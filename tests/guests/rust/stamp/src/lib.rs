@@ -105,7 +105,8 @@ mod tests {
 
     #[test]
     fn an_epoch_ends_where_a_record_does_not_follow() {
-        let options = Options { host: "h0-0".into(), table: String::new(), file: String::new(), redis: false, plugins: vec![] };
+        let options =
+            Options { host: "h0-0".into(), table: String::new(), file: String::new(), redis: false, plugins: vec![] };
         let mut stamp = Stamp { options, nonce: 0, places: HashMap::new() };
         let epochs = [(0, 5), (0, 6), (1, 0), (0, 7), (0, 6), (0, 7), (1, 1), (0, 9)];
         let epochs = epochs.map(|(partition, offset)| stamp.epoch(partition, offset));
