@@ -104,9 +104,11 @@ pub enum Expected {
 pub fn expected(kind: Kind, outage: Outage) -> Expected {
     match (kind, outage) {
         (Kind::Kafka, Outage::FailedOver) => {
-            All("three brokers; the leader of a partition is killed and stays dead, another one leads")
+            All("of three brokers the partition's leader is killed and stays dead, another one leads")
         }
-        (Kind::Kafka, Outage::ReadOnly) => All("the topic wants more replicas in sync than there are"),
+        (Kind::Kafka, Outage::ReadOnly) => {
+            All("of three brokers one is dead, and the topic wants three replicas in sync")
+        }
         (Kind::Kafka, Outage::OutOfSpace) => Not("a broker whose disk is full ends by itself, which is *killed*"),
         (Kind::Kafka, Outage::LoginRevoked) => {
             All("SASL over TLS; the broker comes back and knows another password, and later this one again")
@@ -114,7 +116,7 @@ pub fn expected(kind: Kind, outage: Outage) -> Expected {
         (Kind::Kafka, _) => All(""),
 
         (Kind::Postgres, Outage::FailedOver) => Once("a synchronous standby is promoted"),
-        (Kind::Postgres, Outage::ReadOnly) => Once("`default_transaction_read_only`"),
+        (Kind::Postgres, Outage::ReadOnly) => Once("`default_transaction_read_only = on`"),
         (Kind::Postgres, Outage::OutOfSpace) => Once("SQLSTATE 53100, raised by a trigger"),
         (Kind::Postgres, _) => Once(""),
 

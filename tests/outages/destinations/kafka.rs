@@ -4,7 +4,7 @@ use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use serde_json::{Value, json};
-use tokio::runtime::{Handle, Runtime};
+use tokio::runtime::Runtime;
 
 use super::Destination;
 use crate::help::{Onlooker, broker, contents_on, unique};
@@ -13,7 +13,7 @@ use crate::outages::process::Process;
 use crate::outages::rows::Written;
 use crate::support::broker::Broker;
 use crate::support::certificates::Certificates;
-use crate::support::cluster::Cluster;
+use crate::support::cluster::{BROKERS, Cluster};
 use crate::support::proxy::Proxy;
 
 const USER: &str = "tidegate";
@@ -38,7 +38,7 @@ impl Topic {
         let server = match outage {
             Outage::Killed => Server::Own(Box::new(Broker::start())),
             Outage::LoginRevoked => Server::Own(Box::new(Broker::secured(USER, PASSWORD))),
-            Outage::FailedOver => Server::Three(Cluster::start()),
+            Outage::FailedOver | Outage::ReadOnly => Server::Three(Cluster::start()),
             _ => Server::Shared(broker().proxy()),
         };
         runtime.block_on(async {
@@ -60,7 +60,7 @@ impl Topic {
         }
     }
 
-    /// How many replicas the topic wants to be in sync. It has one.
+    /// How many replicas the topic wants to be in sync. It has three.
     fn wants_in_sync(&self, replicas: &str) {
         let admin: AdminClient<DefaultClientContext> =
             ClientConfig::new().set("bootstrap.servers", self.bootstrap()).create().unwrap();
@@ -116,7 +116,10 @@ impl Destination for Topic {
                 cluster.kill(leader);
                 self.killed = Some(leader);
             }
-            (Server::Shared(_), Outage::ReadOnly) => self.wants_in_sync("2"),
+            (Server::Three(cluster), Outage::ReadOnly) => {
+                cluster.kill((leader.unwrap() + 1) % BROKERS);
+                self.wants_in_sync("3");
+            }
             (_, other) => panic!("{other:?} is the proxy's"),
         }
     }
@@ -129,7 +132,7 @@ impl Destination for Topic {
                 own.knows(USER, PASSWORD);
                 own.restart();
             }
-            (Server::Shared(_), Outage::ReadOnly) => self.wants_in_sync("1"),
+            (Server::Three(_), Outage::ReadOnly) => self.wants_in_sync("2"),
             _ => {}
         }
     }
