@@ -123,9 +123,9 @@ pub fn expected(kind: Kind, outage: Outage) -> Expected {
         (Kind::Mongo, Outage::FailedOver) => {
             Once("the server moves, with its data: this one knows no replica sets, so no old primary stays")
         }
-        (Kind::Mongo, Outage::ReadOnly | Outage::OutOfSpace | Outage::LoginRevoked) => {
-            Not("the tests' server of MongoDB's protocol knows no such state")
-        }
+        (Kind::Mongo, Outage::ReadOnly) => Once("code 10107 for every write, simulated"),
+        (Kind::Mongo, Outage::OutOfSpace) => Once("code 14031 for every write, simulated"),
+        (Kind::Mongo, Outage::LoginRevoked) => Once("code 13 for every write, simulated: this one has no users"),
         (Kind::Mongo, _) => Once(""),
 
         (Kind::Redis, Outage::Killed) => Once("with `appendonly`"),
@@ -136,7 +136,7 @@ pub fn expected(kind: Kind, outage: Outage) -> Expected {
         (Kind::Redis, _) => Once(""),
 
         (Kind::Http, Outage::FailedOver) => Once("the old server answers 503"),
-        (Kind::Http, Outage::ReadOnly) => Once("503"),
+        (Kind::Http, Outage::ReadOnly) => Once("503, as by an endpoint under maintenance"),
         (Kind::Http, Outage::OutOfSpace) => Once("507"),
         (Kind::Http, Outage::LoginRevoked) => Once("401"),
         (Kind::Http, _) => Once(""),

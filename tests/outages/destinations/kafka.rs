@@ -1,13 +1,16 @@
 //! A topic: of the source's broker behind a proxy, of a broker of its own, or of three.
 
-use rdkafka::ClientConfig;
+use std::time::Instant;
+
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use super::Destination;
-use crate::help::{Onlooker, broker, contents_on, unique};
+use crate::help::{Onlooker, PATIENCE, broker, unique};
 use crate::outages::matrix::Outage;
 use crate::outages::process::Process;
 use crate::outages::rows::Written;
@@ -142,8 +145,38 @@ impl Destination for Topic {
     }
 
     fn written(&self) -> Vec<Written> {
-        let id = |value: &[u8]| serde_json::from_slice::<Value>(value).unwrap()["id"].as_i64().unwrap();
-        let rows = contents_on(&self.bootstrap(), &self.name);
-        vec![Written::Rows(rows.iter().map(|(_, _, row)| id(row.value.as_deref().unwrap())).collect())]
+        vec![Written::Rows(read(&self.bootstrap(), &self.name))]
     }
+}
+
+/// The ids that stand in the topic. A broker that is dead is reported between the records of those that live.
+fn read(bootstrap: &str, topic: &str) -> Vec<i64> {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", bootstrap)
+        .set("group.id", "looks-only")
+        .set("enable.auto.commit", "false")
+        .create()
+        .unwrap();
+    let started = Instant::now();
+    let end = loop {
+        match consumer.fetch_watermarks(topic, 0, PATIENCE) {
+            Ok((_, end)) => break end,
+            Err(error) => assert!(started.elapsed() < PATIENCE, "{error}"),
+        }
+    };
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(topic, 0, Offset::Beginning).unwrap();
+    consumer.assign(&list).unwrap();
+    let mut ids = Vec::new();
+    while i64::try_from(ids.len()).unwrap() < end {
+        match consumer.poll(PATIENCE) {
+            Some(Ok(record)) => {
+                let row: Value = serde_json::from_slice(record.payload().unwrap()).unwrap();
+                ids.push(row["id"].as_i64().unwrap());
+            }
+            Some(Err(_)) if started.elapsed() < PATIENCE => {}
+            other => panic!("{} of {end} records came, and then {other:?}", ids.len()),
+        }
+    }
+    ids
 }

@@ -1,5 +1,7 @@
 //! Two collections: a document for each record, and the newest of every key.
 
+use std::fs;
+
 use futures_util::TryStreamExt as _;
 use mongodb::bson::{Bson, Document, doc};
 use serde_json::{Value, json};
@@ -13,6 +15,17 @@ use crate::support::proxy::{Cut, Proxy};
 use crate::support::servers::Mongo;
 
 const DATABASE: &str = "outages";
+
+/// What MongoDB answers a write with then.
+fn code(outage: Outage) -> Option<i32> {
+    match outage {
+        // NotWritablePrimary, OutOfDiskSpace, Unauthorized.
+        Outage::ReadOnly => Some(10_107),
+        Outage::OutOfSpace => Some(14_031),
+        Outage::LoginRevoked => Some(13),
+        _ => None,
+    }
+}
 
 pub struct Collections {
     server: Mongo,
@@ -57,6 +70,13 @@ impl Destination for Collections {
     }
 
     fn begin(&mut self, outage: Outage, _: &Process) {
+        if let Some(code) = code(outage) {
+            // Written whole before it is there.
+            let part = self.server.dir().join("answer.part");
+            fs::write(&part, code.to_string()).unwrap();
+            fs::rename(part, self.server.dir().join("answer")).unwrap();
+            return;
+        }
         self.server.kill();
         if outage == Outage::FailedOver {
             self.server.relocate();
@@ -66,7 +86,9 @@ impl Destination for Collections {
     }
 
     fn end(&mut self, outage: Outage, _: &Process) {
-        if outage == Outage::Killed {
+        if code(outage).is_some() {
+            fs::remove_file(self.server.dir().join("answer")).unwrap();
+        } else if outage == Outage::Killed {
             self.server.restart();
         }
     }
