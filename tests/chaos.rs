@@ -1,6 +1,7 @@
-//! The whole of it under fire: three hosts of one group between three brokers and six sinks. Hosts, brokers and the
-//! database are killed, stopped, stalled and cut off at random moments while records are written, and one of the three
-//! plugins traps at random. Every record has to arrive in every sink, and none in the dead letter topic.
+//! The whole of it under fire: three hosts of one group between three brokers and seven sinks, PostgreSQL behind PgBouncer. Hosts,
+//! brokers, the database, its pooler and Redis are killed, stopped, stalled, cut off and failed over at random moments while
+//! records are written, and one of the three plugins traps at random. Every record has to arrive in every sink, and none in the
+//! dead letter topic.
 //!
 //! `make soak` runs the same hosts for half an hour at a steady rate: see `soak`.
 //!
@@ -25,8 +26,8 @@ mod feed;
 mod hosts;
 #[path = "chaos/plan.rs"]
 mod plan;
-#[path = "chaos/proxy.rs"]
-mod proxy;
+#[path = "chaos/redis.rs"]
+mod redis;
 #[path = "chaos/run.rs"]
 mod run;
 #[path = "chaos/samples.rs"]

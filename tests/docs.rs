@@ -9,6 +9,10 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
+#[path = "outages/matrix.rs"]
+#[allow(dead_code, reason = "the tests of the outages use the rest")]
+mod matrix;
+
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
 }
@@ -111,6 +115,7 @@ fn tables_are_those_of_the_code() {
                 Some(("options", kind)) => option_table(&sink_options(kind), ""),
                 Some(("errors", file)) => error_table(file),
                 Some(("failures", "rows")) => tidegate::pipeline::policy::row_table(),
+                Some(("outages", "matrix")) => matrix::table(),
                 Some(("failures", "calls")) => tidegate::pipeline::policy::call_table(),
                 // Written by the test that holds it, which takes a server.
                 Some(("values", _)) => after.split_once("<!-- end -->").unwrap().0.to_owned(),

@@ -68,6 +68,12 @@ pub fn conclude(world: &World, ends: &[u32], faults: &str) -> Result<String, Str
     }
     // The guard leaves the newest row of every key, whoever wrote last.
     wrong.extend(newest_rows(&postgres, &world.database, ends));
+    if world.size.course == Course::Faults {
+        match world.redis.lock().unwrap().judge(ends, &stopped) {
+            Ok(told) => drop(writeln!(text, "{told}")),
+            Err(why) => wrong.push(why),
+        }
+    }
     match dead_letters(world) {
         Ok(count) => {
             let traps = told("at random, behind");

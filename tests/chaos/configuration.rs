@@ -20,7 +20,7 @@ fn guest(name: &str) -> PathBuf {
 }
 
 /// What every host is told, but for its own name and directories.
-pub fn configuration(bootstrap: &str, dsn: &str, course: Course) -> Value {
+pub fn configuration(bootstrap: &str, dsn: &str, redis: &str, course: Course) -> Value {
     let plugin = |guest_name: &str, options: Value| {
         let directory = json!({ "host": "", "guest": "/out", "access": "write" });
         json!({
@@ -38,7 +38,10 @@ pub fn configuration(bootstrap: &str, dsn: &str, course: Course) -> Value {
         plugins["trap"] = plugin("random-trap-sink", json!({ "directory": "/out", "trap_one_in": TRAP_ONE_IN }));
     }
     let names: Vec<&String> = plugins.as_object().unwrap().keys().collect();
-    let options = json!({ "host": "check", "table": "latest", "file": "stamps.jsonl", "plugins": names });
+    let has_redis = course == Course::Faults;
+    let options = json!({
+        "host": "check", "table": "latest", "file": "stamps.jsonl", "redis": has_redis, "plugins": names,
+    });
     let mut document = json!({
         "kafka": {
             "brokers": bootstrap,
@@ -58,6 +61,9 @@ pub fn configuration(bootstrap: &str, dsn: &str, course: Course) -> Value {
             "plugin": plugins,
         },
     });
+    if has_redis {
+        document["sinks"]["redis"] = json!({ "cache": { "url": redis } });
+    }
     if course == Course::Faults {
         document["kafka"]["properties"]["max.poll.interval.ms"] = "10000".into();
         document["kafka"]["revoke_budget_seconds"] = 2.into();

@@ -6,6 +6,7 @@ use rustix::process::Signal;
 
 use super::hosts::Host;
 use super::plan::{Fault, Kind};
+use super::support::proxy::Cut;
 use super::world::{RESULTS, SOURCE, World};
 
 /// How long a host may take to end in order; far more than its own limits add up to.
@@ -38,6 +39,18 @@ pub fn perform(world: &World, fault: Fault) -> Result<(), String> {
             world.cluster.restart(fault.target);
             world.cluster.is_in_sync(&[SOURCE, RESULTS])?;
             world.note(format!("b{} is back", fault.target));
+            Ok(())
+        }),
+        Kind::PoolerKill => world.trouble(|| {
+            let mut pooler = world.pooler.lock().unwrap();
+            pooler.kill();
+            let slept = world.sleep(fault.lasts);
+            pooler.restart();
+            world.note("the pooler is back");
+            slept
+        }),
+        Kind::RedisFailover => world.trouble(|| {
+            world.redis.lock().unwrap().fail_over();
             Ok(())
         }),
         _ => world.trouble(|| on_database(world, fault)),
@@ -133,10 +146,10 @@ fn on_database(world: &World, fault: Fault) -> Result<(), String> {
         Kind::ProxyStall => {
             world.proxy.stall();
             let slept = world.sleep(fault.lasts);
-            world.proxy.go_on();
+            world.proxy.forward();
             slept?;
         }
-        _ => world.proxy.reset(),
+        _ => world.proxy.cut(Cut::Reset),
     }
     Ok(())
 }

@@ -101,10 +101,14 @@ pub enum Kind {
     ProxyStall,
     /// All connections between hosts and PostgreSQL are reset.
     ProxyReset,
+    /// SIGKILL of the pooler in front of PostgreSQL, restarted at the end.
+    PoolerKill,
+    /// Redis' replica becomes the master and its name leads there; the old master stays up, as a replica.
+    RedisFailover,
 }
 
 /// Every kind, once.
-pub const KINDS: [Kind; 10] = [
+pub const KINDS: [Kind; 12] = [
     Kind::HostKill,
     Kind::HostTerm,
     Kind::HostStop,
@@ -115,6 +119,8 @@ pub const KINDS: [Kind; 10] = [
     Kind::PostgresReadOnly,
     Kind::ProxyStall,
     Kind::ProxyReset,
+    Kind::PoolerKill,
+    Kind::RedisFailover,
 ];
 
 /// What two faults at a time must not have in common.
@@ -123,6 +129,7 @@ enum Place {
     Host(usize),
     Brokers,
     Database,
+    Redis,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -140,6 +147,7 @@ impl Fault {
         match self.kind {
             Kind::HostKill | Kind::HostTerm | Kind::HostStop | Kind::HostLeave => Place::Host(self.target),
             Kind::BrokerKill => Place::Brokers,
+            Kind::RedisFailover => Place::Redis,
             _ => Place::Database,
         }
     }
@@ -154,7 +162,8 @@ impl Fault {
             Kind::BrokerKill => (500, 5_000),
             Kind::PostgresKill => (200, 4_000),
             Kind::PostgresLock | Kind::PostgresReadOnly | Kind::ProxyStall => (2_000, 6_000),
-            Kind::ProxyReset => (0, 1),
+            Kind::PoolerKill => (200, 3_000),
+            Kind::ProxyReset | Kind::RedisFailover => (0, 1),
         };
         let target = match kind {
             Kind::BrokerKill => random.usize(..BROKERS),
@@ -169,7 +178,7 @@ impl fmt::Display for Fault {
         match self.place() {
             Place::Host(host) => write!(f, "{:?} h{host} {:.1?}", self.kind, self.lasts),
             Place::Brokers => write!(f, "{:?} b{} {:.1?}", self.kind, self.target, self.lasts),
-            Place::Database => write!(f, "{:?} {:.1?}", self.kind, self.lasts),
+            Place::Database | Place::Redis => write!(f, "{:?} {:.1?}", self.kind, self.lasts),
         }
     }
 }

@@ -16,16 +16,20 @@ use super::faults::{end, look, perform};
 use super::feed::feed;
 use super::hosts::Host;
 use super::plan::{Course, HOSTS, Plan, Size};
-use super::proxy::Proxy;
+use super::redis::Pair;
 use super::support::child::{own_dir, run_dir, target_dir};
 use super::support::cluster::Cluster;
-use super::support::servers::Postgres;
+use super::support::proxy::Proxy;
+use super::support::servers::{PgBouncer, PoolMode, Postgres};
 use super::world::{
     GROUP, KEYS, PARTITIONS, Parts, RESULTS, RESULTS_PARTITIONS, SOURCE, STOPPED, WINDOW_RECORDS, World,
 };
 
 /// How often hosts and commits are looked at.
 const LOOK: Duration = Duration::from_millis(300);
+
+/// Sessions that the pooler keeps with PostgreSQL.
+const POOLED: u32 = 8;
 
 /// Every proposed row is noted, also where the upsert keeps one row for each key.
 const TABLES: &str = "
@@ -68,13 +72,16 @@ pub fn build(size: &Size, runtime: &Runtime) -> World {
     });
     let database = postgres.database("chaos");
     postgres.psql(&database, TABLES);
-    let proxy = Proxy::start(runtime.handle(), postgres.port());
+    // Transactions of all hosts share its few sessions.
+    let pooler = PgBouncer::start(&postgres, PoolMode::Transaction, POOLED, "");
+    let proxy = Proxy::before(pooler.port());
+    let redis = Pair::start();
     runtime.block_on(async {
         cluster.create_topic(SOURCE, i32::try_from(PARTITIONS).unwrap()).await;
         cluster.create_topic(RESULTS, RESULTS_PARTITIONS).await;
     });
     let dsn = format!("postgresql://tidegate:secret@127.0.0.1:{}/{database}?sslmode=disable", proxy.port());
-    let configuration = configuration(&cluster.bootstrap(), &dsn, size.course);
+    let configuration = configuration(&cluster.bootstrap(), &dsn, &redis.url(), size.course);
     let hosts: Vec<Host> = (0..HOSTS).map(|index| Host::new(index, &dir, configuration.clone())).collect();
     hosts[0].check();
     let files = files(&hosts, size.course);
@@ -89,6 +96,8 @@ pub fn build(size: &Size, runtime: &Runtime) -> World {
         dir,
         cluster,
         postgres,
+        pooler,
+        redis,
         database,
         proxy,
         hosts,

@@ -11,11 +11,12 @@ use rdkafka::consumer::BaseConsumer;
 
 use super::arrivals::{Arrivals, committed};
 use super::hosts::Host;
-use super::plan::Size;
-use super::proxy::Proxy;
+use super::plan::{Course, Size};
+use super::redis::Pair;
 use super::stamps::Life;
 use super::support::cluster::Cluster;
-use super::support::servers::Postgres;
+use super::support::proxy::Proxy;
+use super::support::servers::{PgBouncer, Postgres};
 
 /// Partitions of the source.
 pub const PARTITIONS: usize = 12;
@@ -46,6 +47,9 @@ pub struct World {
     pub dir: PathBuf,
     pub cluster: Cluster,
     pub postgres: RwLock<Postgres>,
+    /// In front of PostgreSQL, behind the proxy.
+    pub pooler: Mutex<PgBouncer>,
+    pub redis: Mutex<Pair>,
     pub database: String,
     pub proxy: Proxy,
     pub hosts: Vec<Mutex<Host>>,
@@ -73,6 +77,8 @@ pub struct Parts {
     pub dir: PathBuf,
     pub cluster: Cluster,
     pub postgres: Postgres,
+    pub pooler: PgBouncer,
+    pub redis: Pair,
     pub database: String,
     pub proxy: Proxy,
     pub hosts: Vec<Host>,
@@ -83,12 +89,15 @@ pub struct Parts {
 
 impl World {
     pub fn new(parts: Parts) -> Self {
-        let Parts { size, dir, cluster, postgres, database, proxy, hosts, arrivals, onlooker, started } = parts;
+        let Parts { size, dir, cluster, postgres, pooler, redis, database, proxy, hosts, arrivals, onlooker, started } =
+            parts;
         Self {
             size,
             dir,
             cluster,
             postgres: RwLock::new(postgres),
+            pooler: Mutex::new(pooler),
+            redis: Mutex::new(redis),
             database,
             proxy,
             hosts: hosts.into_iter().map(Mutex::new).collect(),
@@ -218,6 +227,10 @@ impl World {
         let mut arrivals = self.arrivals.lock().unwrap();
         let committed = committed(&self.onlooker, SOURCE, PARTITIONS)?;
         arrivals.check(&committed, &self.postgres.read().unwrap(), &self.database)?;
+        if self.size.course == Course::Faults {
+            let stopped = self.stopped.lock().unwrap().clone();
+            self.redis.lock().unwrap().judge(&committed, &stopped)?;
+        }
         Ok(committed)
     }
 }

@@ -103,7 +103,7 @@ async fn s124a_a_destination_may_listen_a_moment_later() {
     let scene = Scene::new(&source, json!({ "sinks": sinks }));
     let mut process = Process::start(&scene, &["run"]);
     wait("it tries again", || process.told().contains("tried again for 10 s"));
-    let _proxy = Proxy::foreign(port, redis.port());
+    let _proxy = Proxy::at(port, redis.port());
     wait("it serves", || process.told().contains(": assigned"));
     process.signal("-TERM");
     assert_eq!(process.ended(), Some(0), "{}", process.told());

@@ -51,7 +51,7 @@ async fn s45_a_revocation_does_not_wait_for_starts() {
     }
     let mut second = start(&options(&topic, &group));
     let theirs = assigned(&mut second, 2).await;
-    proxy.go_on();
+    proxy.forward();
     let mut ours = assigned(&mut first, 2).await;
     let mut all: Vec<i32> = theirs.iter().chain(&ours).map(|reader| reader.partition().partition).collect();
     all.sort_unstable();
@@ -76,7 +76,7 @@ async fn s45a_closing_does_not_wait_for_starts() {
     let mut next = start(&options(&topic, &group));
     let readers = assigned(&mut next, 2).await;
     finish(next, readers).await;
-    proxy.go_on();
+    proxy.forward();
 }
 
 /// Beside a broker that takes 5 s over every answer, the host starts, delivers, commits and stops.

@@ -39,7 +39,9 @@ struct Proxied {
 /// What Java may take for objects, enough for the topics of a test.
 pub(super) const HEAP: &str = "256m";
 /// So many proxies there can be in front of one broker.
-const PROXIES: usize = 4;
+const PROXIES: usize = 6;
+/// Who may log in.
+const LOGIN: &str = "listener.name.sasl_ssl.plain.sasl.jaas.config";
 
 impl Broker {
     /// Formats a data directory, starts a broker on it and waits until it answers.
@@ -101,6 +103,20 @@ impl Broker {
         broker
     }
 
+    /// Whether it has a listener with TLS and SASL.
+    pub fn is_secured(&self) -> bool {
+        self.secure_port.is_some()
+    }
+
+    /// From its next start on it knows this user with this password, and no other.
+    pub fn knows(&self, user: &str, password: &str) {
+        let file = self.server.dir().join("server.properties");
+        let properties = fs::read_to_string(&file).unwrap();
+        let others = properties.lines().filter(|line| !line.starts_with(LOGIN));
+        let properties: String = others.map(|line| format!("{line}\n")).collect();
+        fs::write(&file, properties + &login(user, password)).unwrap();
+    }
+
     /// Starts the broker again on its data and ports, and waits until it answers.
     pub fn restart(&mut self) {
         start(&mut self.server, &format!("127.0.0.1:{}", self.port), self.heap);
@@ -135,7 +151,7 @@ impl Broker {
     pub fn proxy(&self) -> Proxy {
         let next = self.taken.fetch_add(1, Ordering::Relaxed);
         let Proxied { port, proxy } = self.proxied.get(next).expect("more proxies than the broker has listeners for");
-        Proxy::start(*proxy, *port)
+        Proxy::kafka(*proxy, *port)
     }
 
     /// Where clients connect that speak TLS and can log in; its authority is that of [`Certificates::shared`].
@@ -197,12 +213,15 @@ fn secure_listener(dir: &Path, user: &str, password: &str) -> String {
     let store = dir.join("server-with-key.pem");
     let parts = [certificates.key(), certificates.certificate()].map(|file| fs::read_to_string(file).unwrap());
     fs::write(&store, parts.concat()).unwrap();
-    let login = "org.apache.kafka.common.security.plain.PlainLoginModule required";
-    format!(
-        "ssl.keystore.type=PEM\nssl.keystore.location={}\nsasl.enabled.mechanisms=PLAIN\n\
-         listener.name.sasl_ssl.plain.sasl.jaas.config={login} user_{user}=\"{password}\";\n",
-        store.display()
-    )
+    let store = store.display();
+    format!("ssl.keystore.type=PEM\nssl.keystore.location={store}\nsasl.enabled.mechanisms=PLAIN\n")
+        + &login(user, password)
+}
+
+/// The property with the one user who may log in.
+fn login(user: &str, password: &str) -> String {
+    let module = "org.apache.kafka.common.security.plain.PlainLoginModule required";
+    format!("{LOGIN}={module} user_{user}=\"{password}\";\n")
 }
 
 fn java(dir: &Path, heap: &str, tier: &str) -> Command {

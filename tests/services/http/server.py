@@ -15,6 +15,9 @@
   reset                            the connection is reset without an answer
   hang                             nothing, until the client leaves
   slow/MS                          200 after MS milliseconds
+  kept                             200, once it has written the request to `kept.jsonl` in its folder; a request whose
+                                   Idempotency-Key stands there already is not written again. While there is a file
+                                   `answer` in the folder, the status in it and nothing is written.
 """
 
 import base64
@@ -32,8 +35,12 @@ from urllib.parse import unquote, urlsplit
 DRIP_BYTES = 1_000_000
 DRIP_PAUSE = 0.2
 
+KEPT = "kept.jsonl"
+ANSWER = "answer"
+
 lock = threading.Lock()
 logs = {}
+kept = set()
 
 
 class Service(ThreadingHTTPServer):
@@ -106,6 +113,8 @@ class Exchange(BaseHTTPRequestHandler):
                 return self.answer(200, os.urandom(512), "image/png")
             case "status", [code]:
                 return self.answer(int(code))
+            case "kept", []:
+                return self.keep(body)
             case "redirect", []:
                 return self.answer(302, headers=[("Location", f"/t/{test}/landed")])
             case "drip", []:
@@ -150,6 +159,18 @@ class Exchange(BaseHTTPRequestHandler):
             self.wfile.write(body)
         return True
 
+    def keep(self, body):
+        key = self.headers.get("Idempotency-Key")
+        with lock:
+            if os.path.exists(ANSWER):
+                with open(ANSWER) as file:
+                    return self.answer(int(file.read()))
+            if key is None or key not in kept:
+                with open(KEPT, "a") as file:
+                    file.write(json.dumps({"key": key, "body": json.loads(body)}) + "\n")
+                kept.add(key)
+        return self.answer(200)
+
     def hang(self):
         while self.connection.recv(1024):
             pass
@@ -189,6 +210,9 @@ class Exchange(BaseHTTPRequestHandler):
 
 def main():
     port, tls_port, certificate, key = sys.argv[1:]
+    if os.path.exists(KEPT):
+        with open(KEPT) as file:
+            kept.update(json.loads(line)["key"] for line in file)
     secure = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     secure.load_cert_chain(certificate, key)
     secure.set_alpn_protocols(["http/1.1"])

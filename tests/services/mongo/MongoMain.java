@@ -3,6 +3,7 @@ import de.bwaldvogel.mongo.MongoVersion;
 import de.bwaldvogel.mongo.backend.h2.H2Backend;
 import de.bwaldvogel.mongo.bson.Document;
 import de.bwaldvogel.mongo.wire.message.MongoMessage;
+import java.io.IOException;
 import java.io.InputStream;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -13,10 +14,12 @@ import java.security.cert.X509Certificate;
 import java.security.spec.PKCS8EncodedKeySpec;
 import java.util.Base64;
 import java.util.List;
+import java.util.Set;
 
 /**
  * MongoMain PORT FILE TLS_PORT CERTIFICATE KEY: a server of MongoDB's protocol on 127.0.0.1:PORT that keeps its data in FILE. On
- * TLS_PORT it is the same behind TLS, with the certificate and its elliptic-curve key from files in PEM.
+ * TLS_PORT it is the same behind TLS, with the certificate and its elliptic-curve key from files in PEM. While there is a file
+ * `answer` in its folder, every write is answered with the error whose code stands in it.
  */
 public final class MongoMain {
     /** The library says 8, which today's drivers refuse. */
@@ -34,15 +37,35 @@ public final class MongoMain {
 
     /** Writes to the file before it answers, so that a killed server has what it acknowledged. */
     private static final class Durable extends H2Backend {
+        private static final Set<String> WRITES = Set.of("insert", "update", "delete", "findAndModify");
+
         Durable(String file) {
             super(file);
         }
 
         @Override
         public Document handleMessage(MongoMessage message) {
+            Document refusal = refusal(message.getDocument());
+            if (refusal != null) {
+                return refusal;
+            }
             Document answer = super.handleMessage(message);
             commit();
             return answer;
+        }
+
+        /** What a command is refused with, if it is one that writes and the test wants that. */
+        private static Document refusal(Document command) {
+            Path file = Path.of("answer");
+            if (!WRITES.contains(command.keySet().iterator().next()) || !Files.exists(file)) {
+                return null;
+            }
+            try {
+                int code = Integer.parseInt(Files.readString(file).trim());
+                return new Document("ok", 0.0).append("code", code).append("errmsg", "refused");
+            } catch (IOException | NumberFormatException gone) {
+                return null;
+            }
         }
     }
 

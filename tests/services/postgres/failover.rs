@@ -107,31 +107,6 @@ async fn s79a_no_statement_is_prepared_by_name() {
     assert_eq!(place.sql("SELECT count(*), sum(prepared) FROM t"), "21|0");
 }
 
-/// A role that may no longer be taken keeps rows waiting, whether the table was looked at before or not: no transaction can
-/// begin, so that no row is the cause.
-#[tokio::test(flavor = "multi_thread")]
-async fn s79a_a_transaction_that_cannot_begin_is_unavailable() {
-    let place = Place::new("no_role", "");
-    let role = format!("writer_{}", place.database);
-    place.sql(&format!(
-        "CREATE ROLE {role}; GRANT {role} TO tidegate; ALTER ROLE tidegate IN DATABASE {0} SET role = '{role}';
-        CREATE TABLE t (id int PRIMARY KEY, a int); CREATE TABLE u (LIKE t INCLUDING ALL); GRANT ALL ON t, u TO {role}",
-        place.database
-    ));
-    let sink = place.sink(keyed(&["id"], Options { max_connections: 1, ..place.options() })).await;
-    let other = batch(&[(None, Some(r#"{"id":1}"#), Some("u"))]);
-    for rows in [numbered(0, 1), other] {
-        assert_eq!(sink.deliver(&numbered(0, 1)).await, Ok(vec![]));
-        place.sql(&format!("REVOKE {role} FROM tidegate"));
-        let told = unavailable(sink.deliver(&rows).await);
-        assert!(told.contains("permission denied to set role"), "{told}");
-        place.sql(&format!("GRANT {role} TO tidegate"));
-        assert_eq!(sink.deliver(&rows).await, Ok(vec![]));
-    }
-    assert_eq!(place.sql("SELECT count(*) FROM t UNION ALL SELECT count(*) FROM u"), "1\n1");
-    place.sql(&format!("ALTER ROLE tidegate IN DATABASE {} RESET role", place.database));
-}
-
 /// S121: a password that is rotated is read again from its file when the server lets nobody in with the old one, by rows and
 /// by plugins' statements.
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,6 @@
 //! A recording HTTP service; `tests/services/http/server.py` tells how it can be asked to behave.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -67,6 +67,11 @@ impl Http {
             .args([certificates.certificate(), certificates.key()]);
         let (port, tls_port) = (self.port, self.tls_port);
         self.server.start(&python, || listens(port) && listens(tls_port));
+    }
+
+    /// Its folder, where it keeps what `kept` takes.
+    pub fn dir(&self) -> &Path {
+        self.server.dir()
     }
 
     /// Where a test's requests meet a behaviour, such as `ok` or `status/503`.

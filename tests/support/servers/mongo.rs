@@ -1,6 +1,6 @@
 //! A server of MongoDB's protocol: not MongoDB's own, which package registries lack.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::super::certificates::Certificates;
@@ -47,6 +47,17 @@ impl Mongo {
         .args([Certificates::shared().certificate(), Certificates::shared().key()]);
         let (port, tls_port) = (self.port, self.tls_port);
         self.server.start(&java, || listens(port) && listens(tls_port));
+    }
+
+    /// Its folder, where a file `answer` with a code makes it refuse every write.
+    pub fn dir(&self) -> &Path {
+        self.server.dir()
+    }
+
+    /// Starts the server, which was ended, with its data on another port, and waits until it listens.
+    pub fn relocate(&mut self) {
+        self.port = free_port();
+        self.restart();
     }
 
     /// Where clients connect.

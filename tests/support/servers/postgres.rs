@@ -1,5 +1,7 @@
 //! A PostgreSQL cluster.
 
+mod standby;
+
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -9,7 +9,7 @@ use super::super::child::{REMEDY, Server, free_port};
 
 const DATABASES: u8 = 64;
 
-/// A server that keeps nothing on disk: a restart loses everything.
+/// A server that keeps nothing on disk: a restart loses everything, unless it was started with `--appendonly yes`.
 pub struct Redis {
     server: Server,
     port: u16,
@@ -38,7 +38,7 @@ impl Redis {
         redis
     }
 
-    /// Starts the server again on its ports, empty, and waits until it answers.
+    /// Starts the server again on its ports, empty unless it has a file, and waits until it answers.
     pub fn restart(&mut self) {
         let certificates = Certificates::shared();
         let mut command = Command::new("redis-server");

@@ -1,7 +1,7 @@
 //! A collector that tells in every payload which instance wrote it, and where it began to read.
 //!
-//! A record is `{"p":3,"n":17,"k":"3-5"}`. It yields one payload for each of the sinks `kafka`, `postgres` and `filesystem`
-//! and for each plugin sink that the options name: the record's own members and the stamp, `host` (from the options),
+//! A record is `{"p":3,"n":17,"k":"3-5"}`. It yields one payload for each of the sinks `kafka`, `postgres` and `filesystem`,
+//! for `redis` where the options say so, and for each plugin sink that they name: the record's own members and the stamp, `host` (from the options),
 //! `nonce` (the instance's own) and `epoch`. A partition's epoch ends whenever a record does not directly follow the one
 //! before it, so within one epoch numbers only rise.
 
@@ -21,6 +21,9 @@ struct Options {
     table: String,
     /// The file below the sink's folder.
     file: String,
+    /// Whether there is a sink for Redis.
+    #[serde(default)]
+    redis: bool,
     /// Plugin sinks.
     #[serde(default)]
     plugins: Vec<String>,
@@ -84,6 +87,9 @@ impl Collector for Stamp {
         out.kafka(&stamped)?.key(k.as_bytes());
         out.postgres(&self.options.table, &stamped)?;
         out.file(&self.options.file, &stamped)?;
+        if self.options.redis {
+            out.redis(&k, &stamped)?;
+        }
         for plugin in &self.options.plugins {
             out.plugin_json(&stamped)?.sink(plugin).key(k.as_bytes());
         }
@@ -99,7 +105,8 @@ mod tests {
 
     #[test]
     fn an_epoch_ends_where_a_record_does_not_follow() {
-        let options = Options { host: "h0-0".into(), table: String::new(), file: String::new(), plugins: Vec::new() };
+        let options =
+            Options { host: "h0-0".into(), table: String::new(), file: String::new(), redis: false, plugins: vec![] };
         let mut stamp = Stamp { options, nonce: 0, places: HashMap::new() };
         let epochs = [(0, 5), (0, 6), (1, 0), (0, 7), (0, 6), (0, 7), (1, 1), (0, 9)];
         let epochs = epochs.map(|(partition, offset)| stamp.epoch(partition, offset));
