@@ -85,7 +85,11 @@ impl Cell {
             std::thread::sleep(if self.outage == Outage::ResetOnReuse { IDLE * 2 } else { PACE });
         }
         let begun = Instant::now();
-        self.until("the outage is noticed", |cell| cell.is_noticed(begun))?;
+        self.until("the outage is noticed", |cell| cell.is_noticed(begun) || cell.is_all_committed())?;
+        if !self.is_noticed(begun) {
+            let letters = contents(&format!("{}_dlq", self.source)).len();
+            return Err(format!("everything is committed and nobody noticed the outage: {letters} dead letters"));
+        }
         std::thread::sleep(GOES_ON);
         self.finish()?;
         self.until("everything is committed", Self::is_all_committed)
