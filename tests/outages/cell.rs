@@ -20,7 +20,7 @@ const PORTIONS: i64 = 10;
 const PACE: Duration = Duration::from_millis(100);
 const BEGINS_BEHIND: i64 = 3;
 /// How long anything may take that has to happen; the longest is a back-off of a minute and a call of half a minute.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(180);
 const LOOK: Duration = Duration::from_millis(100);
 /// Longer than a call may take by default (`executor.delivery_timeout_seconds`).
 const LONGER_THAN_A_CALL: Duration = Duration::from_secs(32);
