@@ -143,7 +143,7 @@ fn a_value_of_the_wrong_type() {
     --- stdout
     (nothing)
     --- stderr
-    error: `checkpoint.interval_seconds` must be a number, found a string (tidegate.yaml:4:3)
+    error: `checkpoint.interval_seconds` must be a number, or a duration such as `250ms`, `5s` or `1h30m`, found a string (tidegate.yaml:4:3)
 
     hint: `checkpoint.interval_seconds`: Seconds from a checkpoint's creation until it is due; 0 makes one due after every window
     ");
@@ -371,6 +371,25 @@ fn json_for_machines() {
     --- stderr
     (nothing)
     "#);
+}
+
+/// C1, C2: as a container starts it, with variables alone; what they hold is taken as it is.
+#[test]
+fn s120_a_container_needs_no_file() {
+    let mut scene = Scene::new("")
+        .variable("TIDEGATE__KAFKA__SOURCE_TOPICS", "orders,payments")
+        .variable("TIDEGATE__KAFKA__GROUP", "out")
+        .variable("TIDEGATE__CHECKPOINT__INTERVAL_SECONDS", "250ms")
+        .variable("TIDEGATE__SINKS__REDIS__CACHE__URL", "redis://app:${w@cache:6379/0");
+    let sound = "exit: 0\n--- stdout\nsource   orders, payments (group out)   ok\n";
+    assert!(scene.check().starts_with(sound), "{}", scene.check());
+    std::fs::remove_file(scene.path().join("tidegate.yaml")).unwrap();
+    assert!(scene.check().starts_with(sound), "{}", scene.check());
+    scene.variables.retain(|(name, _)| *name != "TIDEGATE__KAFKA__GROUP");
+    let told = scene.check();
+    assert!(told.contains("`kafka.group` is missing (") && !told.contains("${w"), "{told}");
+    scene.variables.clear();
+    assert!(scene.check().contains("`tidegate.yaml` does not exist"), "{}", scene.check());
 }
 
 #[test]

@@ -59,6 +59,8 @@ mod standard_error;
 mod start;
 #[path = "kafka/stopping.rs"]
 mod stopping;
+#[path = "kafka/topic_settings.rs"]
+mod topic_settings;
 #[path = "kafka/truncation.rs"]
 mod truncation;
 #[path = "kafka/unavailable.rs"]

@@ -84,7 +84,7 @@ enum Command {
 #[derive(Debug, Args)]
 struct File {
     /// The configuration file.
-    #[arg(value_name = "CONFIG", default_value = "tidegate.yaml", env = "TIDEGATE_CONFIG", hide_env_values = true)]
+    #[arg(value_name = "CONFIG", default_value = config::DEFAULT_FILE, env = "TIDEGATE_CONFIG", hide_env_values = true)]
     config: PathBuf,
 }
 
@@ -163,8 +163,9 @@ fn dispatch(command: Command) -> Exit {
             }
         }
         Command::Check { file, connect, json } => {
-            // What goes wrong is in the report; `RUST_LOG` shows the rest.
-            log::start("off");
+            // What goes wrong is in the report, and what sinks found out of their destinations stands beside it; `RUST_LOG`
+            // shows the rest.
+            log::start("off,tidegate::sink=warn");
             let report = match file.load() {
                 Ok(loaded) => match runtime() {
                     Ok(runtime) => runtime.block_on(check::check(&loaded, connect)),

@@ -21,6 +21,7 @@ mod schema;
 mod secrets;
 mod substitute;
 mod tree;
+mod units;
 
 pub use configured::Configured;
 pub use environment::{Environment, PREFIX};
@@ -31,6 +32,8 @@ use substitute::Written;
 
 /// Largest configuration file, in bytes: more is a mistake in the file's name.
 const MAX_BYTES: u64 = 4 << 20;
+/// The file that is read where none is named. It may be missing where the environment has options.
+pub const DEFAULT_FILE: &str = "tidegate.yaml";
 /// Most unknown keys that are reported at once.
 const MAX_UNKNOWN: usize = 32;
 
@@ -120,8 +123,11 @@ pub struct Loaded {
 /// # Errors
 /// All that was found wrong at the first stage that found anything.
 pub fn load(path: &Path, environment: &Environment) -> Result<Loaded, Vec<Fault>> {
-    let file = path.display().to_string();
-    let text = read(path).map_err(|fault| vec![fault])?;
+    let is_optional = path == Path::new(DEFAULT_FILE) && environment.has_options();
+    let (file, text) = match path.try_exists() {
+        Ok(false) if is_optional => ("the environment".to_owned(), String::new()),
+        _ => (path.display().to_string(), read(path).map_err(|fault| vec![fault])?),
+    };
     let (config, written) = read_text(&text, &file, environment)?;
     let folder = path.parent().unwrap_or(Path::new("")).to_owned();
     let secrets = Secrets::new(written.into_files(), environment, folder.clone());
@@ -137,7 +143,8 @@ pub fn parse(text: &str, file: &str, environment: &Environment) -> Result<Config
 }
 
 fn read_text(text: &str, file: &str, environment: &Environment) -> Result<(Config, Written), Vec<Fault>> {
-    let mut root = tree::parse(text, file).map_err(|fault| vec![fault])?;
+    let parse = if environment.has_options() { tree::parse_what_there_is } else { tree::parse };
+    let mut root = parse(text, file).map_err(|fault| vec![fault])?;
     environment.override_options(&mut root)?;
     let written = substitute::substitute(&mut root, environment, file)?;
     let config = decode(&root, file)?;
@@ -173,7 +180,7 @@ fn decode(root: &tree::Node, file: &str) -> Result<Config, Vec<Fault>> {
     let mut root = root.clone();
     let mut faults = Vec::new();
     while faults.len() < MAX_UNKNOWN {
-        match Config::deserialize(decode::Decoder(&root)) {
+        match Config::deserialize(decode::Decoder::new(&root)) {
             Ok(config) if faults.is_empty() => return Ok(config),
             Ok(_) => break,
             Err(error) => {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaResult;
 use rdkafka::message::{Header, Headers, OwnedHeaders};
 use rdkafka::metadata::MetadataPartition;
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
@@ -225,22 +226,26 @@ impl Onlooker {
 
     /// What the group has committed for a partition.
     pub fn committed(&self, topic: &str, partition: i32) -> Option<i64> {
-        let mut list = TopicPartitionList::new();
-        list.add_partition(topic, partition);
         let started = std::time::Instant::now();
         loop {
-            match self.0.committed_offsets(list.clone(), PATIENCE) {
-                Ok(found) => {
-                    return match found.elements()[0].offset() {
-                        Position::Offset(offset) => Some(offset),
-                        _ => None,
-                    };
-                }
+            match self.ask_committed(topic, partition) {
+                Ok(offset) => return offset,
                 // A group that is just being made has no coordinator yet.
                 Err(error) => assert!(started.elapsed() < PATIENCE, "{error}"),
             }
             std::thread::sleep(Duration::from_millis(100));
         }
+    }
+
+    /// The same, asked once.
+    pub fn ask_committed(&self, topic: &str, partition: i32) -> KafkaResult<Option<i64>> {
+        let mut list = TopicPartitionList::new();
+        list.add_partition(topic, partition);
+        let found = self.0.committed_offsets(list, PATIENCE)?;
+        Ok(match found.elements()[0].offset() {
+            Position::Offset(offset) => Some(offset),
+            _ => None,
+        })
     }
 
     /// What the brokers say of a topic's partitions; none when it is not there. A broker that is gone may have been asked first.

@@ -122,7 +122,7 @@ async fn measure_many_partitions() {
     let delay = 50;
     let asked = std::env::var("TIDEGATE_MANY_PARTITIONS").unwrap_or_default();
     for partitions in asked.split(',').filter_map(|count| count.parse::<i32>().ok()) {
-        let broker = Broker::start();
+        let broker = Broker::large();
         broker.create_topic("many_dlq", 1, &[]).await;
         broker.create_topic("many", partitions.min(AT_ONCE), &[("segment.index.bytes", "1024")]).await;
         if partitions > AT_ONCE {
@@ -141,7 +141,10 @@ async fn measure_many_partitions() {
         }
         println!("the broker made its partitions in {:?}", made.elapsed());
         // A new broker makes the topic of the groups' offsets first.
-        let _ = Onlooker::on(&broker.bootstrap(), "another").committed("many", 0);
+        let another = Onlooker::on(&broker.bootstrap(), "another");
+        while let Err(error) = another.ask_committed("many", 0) {
+            assert!(made.elapsed() < MANY_PATIENCE, "the broker has no coordinator: {error}");
+        }
         let proxy = broker.proxy();
         proxy.delay(Duration::from_millis(delay));
         let dir = tempfile::tempdir().unwrap();

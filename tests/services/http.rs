@@ -1,5 +1,6 @@
 //! The HTTP sink on a service that behaves as it is asked to (S111–S113).
 
+mod heads;
 mod refusals;
 mod tls;
 

@@ -1,6 +1,8 @@
 //! Rows as documents of a real server of MongoDB's protocol (S110).
 
 mod ends;
+mod extended;
+mod start;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,6 +1,7 @@
 //! Rows as keys of a real Redis server (S114, S115).
 
 mod proxies;
+mod start;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -142,8 +143,9 @@ async fn a_refused_key_takes_no_other_with_it_s115() {
     assert!(get(&url, b"mine:a").await.is_some() && get(&url, b"mine:b").await.is_some());
 
     // Who may not write at all is for the operator to allow.
-    server.cli(&["ACL", "SETUSER", "reader", "on", ">hunter2", "~*", "-@all", "+get", "+ping", "+select"]);
+    server.cli(&["ACL", "SETUSER", "reader", "on", ">hunter2", "~*", "-@all", "+set", "+ping", "+select"]);
     let reader = connected(json!({ "url": url.replace("writer", "reader") })).await;
+    server.cli(&["ACL", "SETUSER", "reader", "-set"]);
     let failures = reader.deliver(&batch(&[set("mine:a", "1"), set("mine:b", "1")])).await.unwrap();
     assert_eq!(kinds(&failures), [(0, FailureKind::Unavailable), (1, FailureKind::Unavailable)], "{failures:?}");
 

@@ -66,6 +66,8 @@ impl World {
                 let answered = |failure: &&Failure| matches!(failure.kind, FailureKind::Reject | FailureKind::Retry);
                 if failures.len() < keys.len() || failures.iter().any(|failure| answered(&failure)) {
                     self.pass(member, stage);
+                } else if !failures.is_empty() {
+                    self.named_unavailable.insert((member, stage));
                 }
                 // Rows that were refused by name need no flush.
                 if stage == Stage::Add && failures.len() == keys.len() && self.passes(member, stage) > 0 {
@@ -181,7 +183,9 @@ impl World {
             return None;
         }
         let wants = matches!(on_error, Some(OnError::Dlq | OnError::Retry)) || account.hook_retried;
-        if wants && account.attempts + account.unavailable >= needed {
+        // What broke a call among rows whose destination was unavailable counts as one of them.
+        let untold = account.broke.iter().any(|stage| self.named_unavailable.contains(&(member, *stage)));
+        if wants && (untold || account.attempts + account.unavailable >= needed) {
             return None;
         }
         Some(match account {

@@ -119,6 +119,7 @@ impl Sink for Direct {
             return Ok(());
         }
         let at = partition(source);
+        let begun = lock(&self.host.world).unsynced_writes(self.host.member, at);
         let claim = self.host.call(Call::Sync, at, self.sink).await;
         let mut world = lock(&self.host.world);
         if world.chance(|weights| weights.sync_fault) {
@@ -127,7 +128,7 @@ impl Sink for Direct {
             world.lose_unsynced(self.host.member, at);
             return Err(CallError::Unknown(fault("fsync failed")));
         }
-        world.synced(self.host.member, at);
+        world.synced(self.host.member, at, begun);
         Ok(())
     }
 }

@@ -92,6 +92,8 @@ pub struct World {
     pub accounts: BTreeMap<Known, Account>,
     /// How many calls had an answer that shows their destination and guest at work, by member.
     pub passed: BTreeMap<(usize, Stage), u64>,
+    /// The stages in which a call had an answer that named its rows, all of them as unavailable, by member.
+    pub named_unavailable: BTreeSet<(usize, Stage)>,
     /// Rows that failed by themselves in the file sink at least once: those behind them may come first from then on,
     /// even when the failure was forgotten by a crash.
     pub excused: BTreeSet<(usize, Offset)>,
@@ -164,6 +166,7 @@ impl World {
             dead_records: BTreeSet::new(),
             accounts: BTreeMap::new(),
             passed: BTreeMap::new(),
+            named_unavailable: BTreeSet::new(),
             excused: BTreeSet::new(),
             flaws,
             capacity,
@@ -250,13 +253,19 @@ impl World {
         self.durable[sink].push(write);
     }
 
-    /// What a member's file sink wrote for a partition is on its disk.
-    pub fn synced(&mut self, member: usize, partition: usize) {
+    /// How many rows a member's file sink has written for a partition and not synced.
+    pub fn unsynced_writes(&self, member: usize, partition: usize) -> usize {
+        self.unsynced.iter().filter(|write| write.member == member && write.partition == partition).count()
+    }
+
+    /// Of what a member's file sink wrote for a partition so many are on its disk: those before the sync began. The sink then counts
+    /// all as synced, so that what was written meanwhile never will be.
+    pub fn synced(&mut self, member: usize, partition: usize, begun: usize) {
         let (kept, open): (Vec<Write>, Vec<Write>) = std::mem::take(&mut self.unsynced)
             .into_iter()
             .partition(|write| write.member == member && write.partition == partition);
         self.unsynced = open;
-        for write in kept {
+        for write in kept.into_iter().take(begun) {
             self.settle_write(1, write);
         }
     }

@@ -24,6 +24,8 @@ pub struct Broker {
     proxied: Vec<Proxied>,
     /// How many of them are taken.
     taken: AtomicUsize,
+    /// What Java may take for objects, as its option `-Xmx` wants it.
+    heap: &'static str,
 }
 
 /// A listener that tells its clients to come through a proxy.
@@ -34,6 +36,8 @@ struct Proxied {
     proxy: u16,
 }
 
+/// What Java may take for objects, enough for the topics of a test.
+pub(super) const HEAP: &str = "256m";
 /// So many proxies there can be in front of one broker.
 const PROXIES: usize = 6;
 /// Who may log in.
@@ -46,6 +50,15 @@ impl Broker {
     /// When Java or the broker's files are missing, naming the command to run, and when the broker does not come up.
     pub fn start() -> Self {
         Self::with(None, &[])
+    }
+
+    /// The same with memory for ten thousand partitions.
+    pub fn large() -> Self {
+        let mut broker = Self::with(None, &[]);
+        broker.stop();
+        broker.heap = "3g";
+        broker.restart();
+        broker
     }
 
     /// The same with a second listener, [`Self::secure_bootstrap`], that wants TLS and this user's password.
@@ -85,7 +98,7 @@ impl Broker {
         let secure = login.map(|(user, password)| secure_listener(dir, user, password)).unwrap_or_default();
         fs::write(dir.join("server.properties"), own + &shared + &protocols + &secure + &more).unwrap();
         format_data(dir);
-        let mut broker = Self { server, port, secure_port, proxied, taken: AtomicUsize::new(0) };
+        let mut broker = Self { server, port, secure_port, proxied, taken: AtomicUsize::new(0), heap: HEAP };
         broker.restart();
         broker
     }
@@ -106,7 +119,7 @@ impl Broker {
 
     /// Starts the broker again on its data and ports, and waits until it answers.
     pub fn restart(&mut self) {
-        start(&mut self.server, &format!("127.0.0.1:{}", self.port));
+        start(&mut self.server, &format!("127.0.0.1:{}", self.port), self.heap);
     }
 
     /// Ends the broker as a crash would.
@@ -185,8 +198,8 @@ pub(super) fn format_data(dir: &Path) {
 }
 
 /// Starts a broker on its data and ports, and waits until it answers.
-pub(super) fn start(server: &mut Server, bootstrap: &str) {
-    let mut java = java(server.dir(), "256m", "4");
+pub(super) fn start(server: &mut Server, bootstrap: &str, heap: &str) {
+    let mut java = java(server.dir(), heap, "4");
     java.arg("kafka.Kafka").arg(server.dir().join("server.properties"));
     let client: BaseConsumer =
         ClientConfig::new().set("bootstrap.servers", bootstrap).set("log_level", "0").create().unwrap();

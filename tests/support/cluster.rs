@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
-use super::broker::{create_topic, format_data, start};
+use super::broker::{HEAP, create_topic, format_data, start};
 use super::child::{Server, free_port, services_dir};
 
 /// How many brokers there are, and how often everything is stored.
@@ -83,7 +83,7 @@ impl Cluster {
     /// Starts a broker again on its data and ports, and waits until it answers.
     pub fn restart(&self, broker: usize) {
         let node = &self.nodes[broker];
-        start(&mut node.server.lock().unwrap(), &format!("127.0.0.1:{}", node.port));
+        start(&mut node.server.lock().unwrap(), &format!("127.0.0.1:{}", node.port), HEAP);
     }
 
     /// Waits until every replica of these topics and of the groups' offsets has caught up, so that the next broker may be lost.

@@ -340,10 +340,19 @@ async fn patiently<F: Future<Output = Result<(), Fault>>>(
     }
 }
 
-/// A connection that nobody takes, and a topic that was created a moment ago. Client libraries pass these on in words, and have
-/// no code that is common to all.
+/// A connection that nobody takes, a topic that was created a moment ago, and a server that is loading its data or whose
+/// failover is under way. Client libraries pass these on in words, and have no code that is common to all.
 fn may_pass(fault: &Fault) -> bool {
-    let words = ["connection refused", "unknown topic or partition", "leader not available"];
+    let words = [
+        "connection refused",
+        "unknown topic or partition",
+        "leader not available",
+        "readonly you can't write",
+        "is loading the dataset",
+        "masterdown",
+        "clusterdown",
+        "not primary",
+    ];
     let causes = fault.causes.iter().map(|cause| cause.to_ascii_lowercase());
     causes.into_iter().any(|cause| words.iter().any(|words| cause.contains(words)))
 }

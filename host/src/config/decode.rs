@@ -9,6 +9,7 @@ use saphyr::Scalar;
 use serde::de::{self, DeserializeSeed, IntoDeserializer, MapAccess, SeqAccess, Unexpected, Visitor};
 
 use super::tree::{Form, Node, Place, Value};
+use super::units::{Amount, Unit};
 
 /// Why a value is not what its option wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -162,7 +163,11 @@ fn in_words(expected: &str) -> String {
 
 /// Reads one value as what its option wants.
 #[derive(Clone, Copy)]
-pub struct Decoder<'n>(pub &'n Node);
+pub struct Decoder<'n> {
+    node: &'n Node,
+    /// In what the option counts where it is a number.
+    unit: Option<Unit>,
+}
 
 enum Number {
     Unsigned(u64),
@@ -183,27 +188,48 @@ fn number(text: &str) -> Option<Number> {
 }
 
 impl<'n> Decoder<'n> {
+    /// Reads the whole tree.
+    pub fn new(node: &'n Node) -> Self {
+        Self { node, unit: None }
+    }
+
     fn number<V: Visitor<'n>>(self, visitor: V) -> Result<V::Value, Error> {
-        match &self.0.value {
+        match &self.node.value {
             Value::Scalar(text, Form::Plain | Form::Variable) => match number(text) {
                 Some(Number::Unsigned(value)) => visitor.visit_u64(value),
                 Some(Number::Signed(value)) => visitor.visit_i64(value),
                 Some(Number::Float(value)) => visitor.visit_f64(value),
-                None => Err(self.mismatch(&visitor)),
+                None => self.amount(text, visitor),
             },
-            _ => Err(self.mismatch(&visitor)),
+            Value::Scalar(text, Form::Quoted) => self.amount(text, visitor),
+            _ => Err(self.no_number(&visitor)),
         }
     }
 
+    /// A number with a unit, as a string.
+    fn amount<V: Visitor<'n>>(self, text: &str, visitor: V) -> Result<V::Value, Error> {
+        match self.unit.and_then(|unit| unit.read(text)) {
+            Some(Amount::Whole(value)) => visitor.visit_u64(value),
+            Some(Amount::Part(value)) => visitor.visit_f64(value),
+            None => Err(self.no_number(&visitor)),
+        }
+    }
+
+    fn no_number(self, expected: &dyn de::Expected) -> Error {
+        let also = self.unit.map(|unit| format!(", or {}", unit.examples())).unwrap_or_default();
+        let expected = in_words(&expected.to_string()) + &also;
+        Error::new(Kind::Mismatch { expected, found: self.node.value.kind() })
+    }
+
     fn text<V: Visitor<'n>>(self, visitor: V) -> Result<V::Value, Error> {
-        match &self.0.value {
+        match &self.node.value {
             Value::Scalar(text, _) => visitor.visit_str(text),
             _ => Err(self.mismatch(&visitor)),
         }
     }
 
     fn mismatch(self, expected: &dyn de::Expected) -> Error {
-        Error::mismatch(&expected, self.0.value.kind())
+        Error::mismatch(&expected, self.node.value.kind())
     }
 }
 
@@ -220,7 +246,7 @@ impl<'n> de::Deserializer<'n> for Decoder<'n> {
 
     /// What takes anything gets what YAML would say, and a string where a variable stood.
     fn deserialize_any<V: Visitor<'n>>(self, visitor: V) -> Result<V::Value, Error> {
-        match &self.0.value {
+        match &self.node.value {
             Value::Null => visitor.visit_unit(),
             Value::List(_) => self.deserialize_seq(visitor),
             Value::Map(_) => self.deserialize_map(visitor),
@@ -240,7 +266,7 @@ impl<'n> de::Deserializer<'n> for Decoder<'n> {
         deserialize_identifier);
 
     fn deserialize_bool<V: Visitor<'n>>(self, visitor: V) -> Result<V::Value, Error> {
-        match &self.0.value {
+        match &self.node.value {
             Value::Scalar(text, Form::Plain | Form::Variable) => match Scalar::parse_from_cow(text.as_str().into()) {
                 Scalar::Boolean(value) => visitor.visit_bool(value),
                 _ => Err(self.mismatch(&visitor)),
@@ -250,14 +276,14 @@ impl<'n> de::Deserializer<'n> for Decoder<'n> {
     }
 
     fn deserialize_option<V: Visitor<'n>>(self, visitor: V) -> Result<V::Value, Error> {
-        match self.0.value.kind() {
+        match self.node.value.kind() {
             "nothing" => visitor.visit_none(),
             _ => visitor.visit_some(self),
         }
     }
 
     fn deserialize_unit<V: Visitor<'n>>(self, visitor: V) -> Result<V::Value, Error> {
-        match self.0.value.kind() {
+        match self.node.value.kind() {
             "nothing" => visitor.visit_unit(),
             _ => Err(self.mismatch(&visitor)),
         }
@@ -272,8 +298,13 @@ impl<'n> de::Deserializer<'n> for Decoder<'n> {
     }
 
     fn deserialize_seq<V: Visitor<'n>>(self, visitor: V) -> Result<V::Value, Error> {
-        match &self.0.value {
+        match &self.node.value {
             Value::List(items) => visitor.visit_seq(Items { items: items.iter().enumerate() }),
+            // A variable of the environment holds one text.
+            Value::Scalar(text, Form::Plain) if matches!(self.node.place, Place::Variable(_)) => {
+                let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+                visitor.visit_seq(de::value::SeqDeserializer::new(items))
+            }
             _ => Err(self.mismatch(&visitor)),
         }
     }
@@ -293,7 +324,7 @@ impl<'n> de::Deserializer<'n> for Decoder<'n> {
 
     /// A key with nothing behind it, as when all its options are commented out, is a mapping without entries.
     fn deserialize_map<V: Visitor<'n>>(self, visitor: V) -> Result<V::Value, Error> {
-        match &self.0.value {
+        match &self.node.value {
             Value::Null => visitor.visit_map(Entries { entries: [].iter(), next: None }),
             Value::Map(entries) => visitor.visit_map(Entries { entries: entries.iter(), next: None }),
             _ => Err(self.mismatch(&visitor)),
@@ -316,7 +347,7 @@ impl<'n> de::Deserializer<'n> for Decoder<'n> {
         _: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Error> {
-        match &self.0.value {
+        match &self.node.value {
             Value::Scalar(text, _) => visitor.visit_enum(text.as_str().into_deserializer()),
             _ => Err(self.mismatch(&visitor)),
         }
@@ -336,7 +367,7 @@ impl<'n> SeqAccess<'n> for Items<'n> {
 
     fn next_element_seed<T: DeserializeSeed<'n>>(&mut self, seed: T) -> Result<Option<T::Value>, Error> {
         let Some((index, item)) = self.items.next() else { return Ok(None) };
-        seed.deserialize(Decoder(item)).map(Some).map_err(|error| error.within(format!("[{index}]"), &item.place))
+        seed.deserialize(Decoder::new(item)).map(Some).map_err(|error| error.within(format!("[{index}]"), &item.place))
     }
 }
 
@@ -359,7 +390,8 @@ impl<'n> MapAccess<'n> for Entries<'n> {
 
     fn next_value_seed<V: DeserializeSeed<'n>>(&mut self, seed: V) -> Result<V::Value, Error> {
         let Some((name, node)) = self.next.take() else { return Err(Error::new(Kind::Shape)) };
-        seed.deserialize(Decoder(node)).map_err(|error| error.within(name.clone(), &node.place))
+        seed.deserialize(Decoder { node, unit: Unit::of(name) })
+            .map_err(|error| error.within(name.clone(), &node.place))
     }
 }
 

@@ -31,6 +31,11 @@ impl Environment {
         }
     }
 
+    /// Whether it overrides any option.
+    pub fn has_options(&self) -> bool {
+        self.0.keys().any(|name| name.starts_with(PREFIX))
+    }
+
     /// Puts every `TIDEGATE__A__B__C` at `a.b.c` of the tree, over what the file says (S120).
     pub fn override_options(&self, root: &mut Node) -> Result<(), Vec<Fault>> {
         let mut faults = Vec::new();

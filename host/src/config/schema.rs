@@ -7,12 +7,16 @@ use schemars::transform::{Transform, transform_subschemas};
 use serde_json::{Map, Value, json};
 
 use super::Config;
+use super::units::Unit;
 
 /// The JSON Schema of the configuration file.
 pub fn schema() -> Value {
     let mut schema = schemars::schema_for!(Config);
     for_readers(&mut schema);
-    schema.to_value()
+    let mut schema = schema.to_value();
+    // As in Compose: what stands under such a name is for anchors, and read by nobody.
+    schema["patternProperties"] = json!({ "^x-": {} });
+    schema
 }
 
 /// What the schema says about the option at a path of keys, its last key among them.
@@ -55,7 +59,25 @@ fn for_readers(schema: &mut Schema) {
     {
         values.insert("type".into(), json!(["string", "number", "boolean"]));
     }
+    if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
+        properties.iter_mut().for_each(|(name, property)| with_units(name, property));
+    }
     transform_subschemas(&mut for_readers as &mut dyn Transform, schema);
+}
+
+/// A number that counts seconds or bytes may have a unit of its own, as a string.
+fn with_units(name: &str, property: &mut Value) {
+    let (Some(unit), Some(property)) = (Unit::of(name), property.as_object_mut()) else { return };
+    let mut types = match property.get("type") {
+        Some(Value::Array(types)) => types.clone(),
+        Some(one) => vec![one.clone()],
+        None => return,
+    };
+    if types.iter().any(|one| *one == "number" || *one == "integer") {
+        types.push(json!("string"));
+        property.insert("type".into(), Value::Array(types));
+        property.insert("pattern".into(), json!(unit.pattern()));
+    }
 }
 
 /// The text without references to our semantics, such as ` (S6, S7)`.
@@ -106,6 +128,28 @@ mod tests {
         assert_eq!(bare, Vec::<String>::new());
         assert_eq!(schema["additionalProperties"], json!(false));
         assert!(!schema.to_string().contains("(S"), "{schema}");
+    }
+
+    /// Every number whose name says what it counts takes a value with a unit, for editors as for the decoder.
+    #[test]
+    fn every_duration_and_size_has_both_forms() {
+        fn walk(at: &Value, found: &mut Vec<(String, Value)>) {
+            for (name, property) in at["properties"].as_object().into_iter().flatten() {
+                if Unit::of(name).is_some() {
+                    found.push((name.clone(), property.clone()));
+                }
+            }
+            for definition in at["$defs"].as_object().into_iter().flatten() {
+                walk(definition.1, found);
+            }
+        }
+        let mut found = Vec::new();
+        walk(&schema(), &mut found);
+        assert!(found.len() >= 20, "{found:?}");
+        for (name, property) in found {
+            let types = property["type"].as_array().unwrap_or_else(|| panic!("{name}: {property}"));
+            assert!(types.contains(&json!("string")) && property["pattern"].is_string(), "{name}: {property}");
+        }
     }
 
     #[test]

@@ -78,6 +78,8 @@ impl Walk<'_> {
                     self.node(value, &path);
                 }
             }
+            // The value of a variable is never expanded again, whichever way it came here.
+            Value::Scalar(..) if matches!(node.place, Place::Variable(_)) => {}
             Value::Scalar(text, form) => match expand(text, self.environment, self.folder) {
                 Ok(None) => {}
                 Ok(Some(expanded)) => {
@@ -235,6 +237,26 @@ mod tests {
     fn s121_one_pass_only() {
         assert_eq!(text("${NESTED}"), "${HOST}");
         assert_eq!(text("${NONE:-$}{HOST}"), "${HOST}");
+    }
+
+    /// C1: what an overriding variable holds is taken as it is, as through `${URL}`.
+    #[test]
+    fn s121_an_overriding_variable_is_not_expanded() {
+        for value in ["p${HOST}w", "p${w", "$${HOST}", "${file:/etc/hostname}", "a$b"] {
+            let environment: Environment =
+                [("HOST", "db"), ("URL", value), ("TIDEGATE__A__URL", value), ("TIDEGATE__B", value)]
+                    .into_iter()
+                    .collect();
+            let mut root = parse("a: { url: x }\nc: ${URL}\nd: ${HOST}\n", "t.yaml").unwrap();
+            environment.override_options(&mut root).unwrap();
+            substitute(&mut root, &environment, "t.yaml").unwrap();
+            let text = |path: &[&str]| match &root.at(path).unwrap().value {
+                Value::Scalar(text, _) => text.clone(),
+                other => panic!("{other:?}"),
+            };
+            assert_eq!([text(&["a", "url"]), text(&["b"]), text(&["c"])], [value; 3]);
+            assert_eq!(text(&["d"]), "db");
+        }
     }
 
     #[test]

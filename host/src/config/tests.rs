@@ -4,6 +4,7 @@ use super::*;
 use crate::pipeline::options::OnError;
 
 mod findings;
+mod forms;
 
 const SOUND: &str = "kafka: { source_topic: t, group: g }\nsinks: { filesystem: { log: { base_path: /tmp } } }\n";
 
@@ -264,7 +265,7 @@ fn s120_an_override_is_blamed_by_its_variable() {
     assert_eq!(
         faults_with(SOUND, &[("TIDEGATE__WINDOW__MAX_BYTES", "s3cret")]),
         [
-            "`window.max_bytes` must be a whole number, 0 or more, found a string (environment variable `TIDEGATE__WINDOW__MAX_BYTES`) | `window.max_bytes`: Most bytes of keys, values and headers of one window; a single larger record still makes a window of its own"
+            "`window.max_bytes` must be a whole number, 0 or more, or a size such as `64MiB` or `1GiB`, found a string (environment variable `TIDEGATE__WINDOW__MAX_BYTES`) | `window.max_bytes`: Most bytes of keys, values and headers of one window; a single larger record still makes a window of its own"
         ]
     );
 }

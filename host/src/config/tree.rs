@@ -10,6 +10,10 @@ use crate::model::Fault;
 
 /// Deepest nesting of mappings and lists; the options need seven, the rest is for a plugin's own options.
 const MAX_DEPTH: usize = 64;
+/// The key under which a mapping takes over the entries of others (`<<: *defaults`).
+const MERGE: &str = "<<";
+/// How the keys at the top begin that are for anchors only, as in Compose.
+const EXTENSION: &str = "x-";
 
 /// Where a value was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,6 +142,19 @@ impl Node {
 
 /// Reads YAML text. `file` is the name that errors give.
 pub fn parse(text: &str, file: &str) -> Result<Node, Fault> {
+    match read(text, file)? {
+        Some(node) => Ok(node),
+        None => Err(fault(file, None, "the configuration is empty").hint("start with `kafka:` and `sinks:`")),
+    }
+}
+
+/// The same, for a text that may be empty: the environment says the rest.
+pub fn parse_what_there_is(text: &str, file: &str) -> Result<Node, Fault> {
+    let none = || Node { place: Place::File { line: 1, column: 1 }, value: Value::Map(Vec::new()) };
+    Ok(read(text, file)?.unwrap_or_else(none))
+}
+
+fn read(text: &str, file: &str) -> Result<Option<Node>, Fault> {
     // An editor's byte order mark is no part of the text.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut loader = YamlLoader::<MarkedYaml<'_>>::default();
@@ -155,12 +172,15 @@ pub fn parse(text: &str, file: &str) -> Result<Node, Fault> {
     }
     let node = root.map(|root| convert(&root, Place::of(root.span.start), file, 0)).transpose()?;
     match node {
-        Some(node) if matches!(node.value, Value::Map(_)) => Ok(node),
+        Some(Node { place, value: Value::Map(mut entries) }) => {
+            entries.retain(|(name, _)| !name.starts_with(EXTENSION));
+            Ok(Some(Node { place, value: Value::Map(entries) }))
+        }
         Some(Node { place, value }) if value != Value::Null => {
             let kind = value.kind();
             Err(fault(file, Some(&place), &format!("the configuration must be a mapping of options, found {kind}")))
         }
-        _ => Err(fault(file, None, "the configuration is empty").hint("start with `kafka:` and `sinks:`")),
+        _ => Ok(None),
     }
 }
 
@@ -210,26 +230,57 @@ fn convert(yaml: &MarkedYaml<'_>, place: Place, file: &str, depth: usize) -> Res
                 .map(|item| convert(item, Place::of(item.span.start), file, depth + 1))
                 .collect::<Result<_, _>>()?,
         ),
-        YamlData::Mapping(entries) => {
-            let mut converted: Vec<(String, Node)> = Vec::with_capacity(entries.len());
-            for (key, value) in entries {
-                let place = Place::of(key.span.start);
-                let YamlData::Representation(name, ..) = &key.data else {
-                    return Err(fault(file, Some(&place), "a key must be a plain name"));
-                };
-                // The loader tells `a` from `"a"`; as an option's name they are the same.
-                if converted.iter().any(|(known, _)| known == name) {
-                    return Err(duplicate(file, &place, name));
-                }
-                converted.push((name.to_string(), convert(value, place, file, depth + 1)?));
-            }
-            Value::Map(converted)
-        }
+        YamlData::Mapping(entries) => Value::Map(mapping(entries.iter(), file, depth)?),
         YamlData::Tagged(_, inner) => convert(inner, place.clone(), file, depth + 1)?.value,
         YamlData::Alias(_) | YamlData::BadValue => Value::Null,
         YamlData::Value(_) => return Err(fault(file, Some(&place), "the value cannot be read")),
     };
     Ok(Node { place, value })
+}
+
+/// A mapping's entries; those of a merge key come last, and only those that the mapping itself does not have.
+fn mapping<'y>(
+    entries: impl Iterator<Item = (&'y MarkedYaml<'y>, &'y MarkedYaml<'y>)>,
+    file: &str,
+    depth: usize,
+) -> Result<Vec<(String, Node)>, Fault> {
+    let mut own: Vec<(String, Node)> = Vec::new();
+    let mut merged = Vec::new();
+    for (key, value) in entries {
+        let place = Place::of(key.span.start);
+        let YamlData::Representation(name, style, _) = &key.data else {
+            return Err(fault(file, Some(&place), "a key must be a plain name"));
+        };
+        // The loader tells `a` from `"a"`; as an option's name they are the same.
+        if own.iter().any(|(known, _)| known == name) {
+            return Err(duplicate(file, &place, name));
+        }
+        let is_merge = name == MERGE && *style == ScalarStyle::Plain;
+        let value = convert(value, place.clone(), file, depth + 1)?;
+        if !is_merge {
+            own.push((name.to_string(), value));
+            continue;
+        }
+        // Of several mappings the first that has a key gives it.
+        let several = match value.value {
+            Value::List(items) => items,
+            _ => vec![value],
+        };
+        for one in several {
+            let Value::Map(entries) = one.value else {
+                let found = one.value.kind();
+                let message = format!("`{MERGE}` takes a mapping, or a list of them, found {found}");
+                return Err(fault(file, Some(&place), &message).hint("write `<<: *name` for a mapping marked `&name`"));
+            };
+            merged.extend(entries);
+        }
+    }
+    for (name, node) in merged {
+        if !own.iter().any(|(known, _)| *known == name) {
+            own.push((name, node));
+        }
+    }
+    Ok(own)
 }
 
 #[cfg(test)]
@@ -265,6 +316,49 @@ mod tests {
     fn an_alias_stands_where_it_is_used() {
         let root = parse("a: &x { n: 1 }\nb: *x\n", "t.yaml").unwrap();
         assert_eq!(root.at(&["b", "n"]).unwrap().value, Value::Scalar("1".into(), Form::Plain));
+    }
+
+    /// C2: `<<` takes over what the mapping itself does not say, and what is there for anchors only is no option.
+    #[test]
+    fn merge_keys_and_extensions_are_read_as_compose_does() {
+        let text = "x-defaults: &defaults\n  a: 1\n  n: { x: 1, y: 2 }\nx-more: &more { a: 2, b: 3 }\n\
+                    one:\n  <<: *defaults\n  a: 7\ntwo:\n  c: 4\n  <<: [*more, *defaults]\n\
+                    three: { <<: { d: 5 }, n: { x: 9 } }\nfour: { \"<<\": 1 }\n";
+        let root = parse(text, "t.yaml").unwrap();
+        let text = |path: &[&str]| match root.at(path).map(|node| &node.value) {
+            Some(Value::Scalar(text, _)) => text.clone(),
+            other => format!("{other:?}"),
+        };
+        let Value::Map(entries) = &root.value else { panic!() };
+        assert_eq!(entries.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["one", "two", "three", "four"]);
+        assert_eq!([text(&["one", "a"]), text(&["one", "n", "y"])], ["7", "2"]);
+        assert_eq!(
+            [text(&["two", "a"]), text(&["two", "b"]), text(&["two", "c"]), text(&["two", "n", "x"])],
+            ["2", "3", "4", "1"]
+        );
+        assert_eq!([text(&["three", "d"]), text(&["three", "n", "x"]), text(&["four", "<<"])], ["5", "9", "1"]);
+        // A value that was taken over is found where it was written.
+        assert_eq!(root.at(&["one", "n"]).unwrap().place, Place::File { line: 3, column: 3 });
+        assert_eq!(
+            error("a: &a [1]\nb: { <<: *a }\n"),
+            "`<<` takes a mapping, or a list of them, found a number (t.yaml:2:6)"
+        );
+        assert!(error("a: { <<: 1 }\n").contains("found a number"));
+        assert!(error("a: { <<: {}, <<: {} }\n").contains("twice"));
+    }
+
+    /// C2: what editors on other systems write.
+    #[test]
+    fn line_ends_and_a_byte_order_mark_change_nothing() {
+        let plain = "a: &x\n  s: one\n  t: |\n    two\n    three\nb:\n  <<: *x\n  # no more\n  u: 'four'\n";
+        let wanted = parse(plain, "t.yaml").unwrap();
+        for text in [
+            plain.replace('\n', "\r\n"),
+            format!("\u{feff}{plain}"),
+            format!("\u{feff}{}", plain.replace('\n', "\r\n")),
+        ] {
+            assert_eq!(parse(&text, "t.yaml").unwrap(), wanted, "{text:?}");
+        }
     }
 
     #[test]

@@ -39,7 +39,7 @@ pub struct Grants {
     pub environment: Vec<String>,
     /// The sinks that a collector may write to, as `type/name`; all that are configured when it is left out.
     pub allowed_sinks: Option<Vec<String>>,
-    /// Names of PostgreSQL sinks on whose connections the guest may run statements (S109).
+    /// Names of PostgreSQL sinks on whose databases the guest may run statements, on connections of its own (S109).
     pub postgres: Vec<String>,
     /// Where the guest may send HTTP requests: scheme, host and port, such as `https://api.example.com:443`. A host is reached
     /// only at addresses that anybody on the internet can reach, unless it is itself an address, or `localhost`.

@@ -18,23 +18,23 @@
 //! | What goes wrong | Answer for its rows |
 //! |---|---|
 //! | the value is no JSON document, or null with `on_tombstone: reject` | reject, nothing is sent |
-//! | 100 to 199, 400 to 499, but for those below | reject, with the beginning of the answer |
+//! | 400 to 499, but for those below | reject, with the beginning of the answer |
 //! | 409, such as for a request of the same `Idempotency-Key` that is still under way | retry |
-//! | 403, and 300 to 399, 402, 426, 431, 505 | reject where the endpoint took other rows of the call; else unavailable, as it is the login or the address |
-//! | 401, 407, 421, 423, 425, 502, 503, 504, 507, 508, 509, 511, 521 to 527, 529, 530, 598, 599 | unavailable: the endpoint, its login or a proxy |
+//! | 403, and 300 to 399, 402, 419, 426, 431, 451, 463, 464, 494, 505 | reject where the endpoint took other rows of the call; else unavailable, as it is the login or the address |
+//! | 401, 407, 421, 423, 425, 440, 495 to 498, 502, 503, 504, 507, 508, 509, 511, 521 to 527, 529, 530, 540, 561, 598, 599 | unavailable: the endpoint, its login or a proxy |
 //! | 429, and 503 with `Retry-After` | wait as long as it says, at most an hour, 1 s if it does not; nothing else is sent meanwhile |
-//! | 408, 500, 501 and all other 500 to 599 | retry where the endpoint took other rows of the call, else unknown: asked again in parts |
+//! | 408, 499, 500, 501, 520 and all other 500 to 599; what is no final status: 101, 600 to 999 | retry where the endpoint took other rows of the call, else unknown: asked again in parts |
 //! | the name is not found, the connection is refused or takes too long, TLS does not come about | unavailable; nothing else is sent meanwhile |
-//! | a reset or a broken answer, twice; none within `timeout_seconds` | retry where the endpoint took other rows of the call, else unavailable; whether the request arrived is unknown |
+//! | a reset or a connection that ends without an answer, twice; none within `timeout_seconds`; an answer that is not HTTP, has more than 1,000 headers or 400 KiB of them, a NUL character in one, or two different lengths | retry where the endpoint took other rows of the call, else unavailable; whether the request arrived is unknown |
 //! | an earlier row of the same key was refused, and not for good | not tried; unavailable if that row is |
 //!
 //! A connection that ends before an answer has come, as when a server closes it just as it is used again, is no failure
-//! yet: the
-//! request is sent once more, on a fresh connection, and a large body goes out in parts with pauses between them, so
-//! that an endpoint
-//! which refuses it by its length is understood. A row that failed while others were taken is remembered: when it is
-//! sent
-//! again alone, it is still the row that fails, and not the endpoint.
+//! yet: the request is sent once more, on a fresh connection, and a large body goes out in parts with pauses between
+//! them, so that an endpoint which refuses it by its length is understood. A row that failed while others were taken is
+//! remembered: when it is sent again alone, it is still the row that fails, and not the endpoint.
+//!
+//! Of an answer the status decides, and `Retry-After`. Headers that are not as the standard has them are passed over,
+//! and informational answers (100, 103) before it, as curl and browsers do.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;

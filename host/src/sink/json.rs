@@ -51,10 +51,18 @@ pub(super) fn object(document: &str) -> Result<Fields<'_>, String> {
     if !document.trim_start().starts_with('{') {
         return Err("the value is no JSON object".into());
     }
-    let mut reader = serde_json::Deserializer::from_str(document);
-    Once.deserialize(&mut reader).map_err(|error| without_place(&error))?;
+    once(document)?;
     let mut reader = serde_json::Deserializer::from_str(document);
     reader.deserialize_map(InOrder).map_err(|error| without_place(&error))
+}
+
+/// Refuses a document in which, at some depth, an object has a name twice.
+///
+/// # Errors
+/// The name, in words.
+pub(super) fn once(document: &str) -> Result<(), String> {
+    let mut reader = serde_json::Deserializer::from_str(document);
+    Once.deserialize(&mut reader).map_err(|error| without_place(&error))
 }
 
 /// The message alone: line and column of a single line help nobody.

@@ -7,8 +7,8 @@
 //! | `MESSAGE_TOO_LARGE`, `RECORD_LIST_TOO_LARGE`: the row alone is larger than the topic takes, or than `message.max.bytes` or `queue.buffering.max.kbytes` | reject |
 //! | The same: only rows together are larger | sent again at once in smaller batches |
 //! | Another row of the batch was refused (`_INVALID_DIFFERENT_RECORD`); taken out of the queue with a call that was given up (`_PURGE_QUEUE`, `_PURGE_INFLIGHT`) | sent again at once, no attempt counted |
-//! | Not acknowledged within `message.timeout.ms`; the connection lost, not made, or its login refused | unavailable: waits |
-//! | No leader, or another one; too few replicas in sync (`NOT_ENOUGH_REPLICAS`); a broker's disk (`KAFKA_STORAGE_ERROR`); a quota | unavailable: waits |
+//! | Not acknowledged within `message.timeout.ms`; the connection lost, not made, or its login or token refused (`SASL_AUTHENTICATION_FAILED`, `DELEGATION_TOKEN_EXPIRED`) | unavailable: waits |
+//! | No leader, another one, or replicas being moved; too few replicas in sync (`NOT_ENOUGH_REPLICAS`); a broker's disk (`KAFKA_STORAGE_ERROR`); a quota; no memory here | unavailable: waits |
 //! | The numbering of an idempotent producer is broken (`OUT_OF_ORDER_SEQUENCE_NUMBER`, `UNKNOWN_PRODUCER_ID`) | unavailable: waits, and goes on with a new producer |
 //! | An internal error of a broker, a checksum that does not match, any other code | unknown: asked again in halves |
 //! | The topic is gone, or we may not write to it; a codec or version that the brokers do not know | Tidegate commits what is settled and stops |
@@ -30,6 +30,7 @@ mod code;
 mod config;
 mod producer;
 mod report;
+mod topic;
 
 use answer::Outcome;
 use producer::Producer;
@@ -154,7 +155,7 @@ impl KafkaSink {
         self
     }
 
-    async fn probe(&self) -> Result<(), CallError> {
+    async fn probe(&self) -> Result<usize, CallError> {
         let producer = self.producer().map_err(CallError::Fatal)?;
         let brokers = config::brokers(&self.config).to_owned();
         tokio::task::spawn_blocking(move || producer.probe(&brokers, CONNECT_TIMEOUT))
@@ -188,7 +189,7 @@ impl KafkaSink {
     /// large is refused as a whole, so that its rows go again.
     async fn shrink_batches(&self, than: &Producer) {
         let found = config::describe(&self.config, &self.options.topic, DESCRIBE_TIMEOUT).await;
-        let limit = found.and_then(|topic| topic.batch_size).filter(|limit| *limit < than.batch_size());
+        let limit = found.and_then(|topic| topic.batch_size()).filter(|limit| *limit < than.batch_size());
         let mut state = self.state();
         // Several calls may have found out at the same time.
         if state.batch_size >= than.batch_size() {
@@ -202,17 +203,21 @@ impl KafkaSink {
         }
     }
 
-    /// What the topic is like, and what follows from it.
-    async fn describe(&self) -> Result<(), CallError> {
+    /// What the topic is like, and what follows from it. `replicas` is what its best replicated partition has.
+    async fn describe(&self, replicas: usize) -> Result<(), CallError> {
         let topic = &self.options.topic;
         let Some(found) = config::describe(&self.config, topic, DESCRIBE_TIMEOUT).await else { return Ok(()) };
-        if self.keeps_all && found.compacted {
+        if self.keeps_all && found.is_compacted() {
             let fault = Fault::config(format!(
                 "topic `{topic}` is compacted: it takes no record without a key, and a record deletes older ones of its key"
             ));
             return Err(CallError::Fatal(fault.hint(format!("set `cleanup.policy=delete` for `{topic}`"))));
         }
-        if let Some(batch_size) = found.batch_size {
+        found.takes_rows(topic).map_err(CallError::Fatal)?;
+        for note in found.notes(config::own_limit(&self.options), replicas) {
+            tracing::warn!("topic `{topic}`: {note}");
+        }
+        if let Some(batch_size) = found.batch_size() {
             // Of a larger one the broker would refuse the rows that fit together with one that does not.
             let mut state = self.state();
             if batch_size < state.batch_size {
@@ -277,8 +282,8 @@ impl Sink for KafkaSink {
                 tokio::time::sleep(CREATE_WAIT).await;
             }
         }
-        probed?;
-        self.describe().await
+        let replicas = probed?;
+        self.describe(replicas).await
     }
 
     async fn deliver(&self, batch: &Arc<Batch>) -> Answer {
@@ -295,7 +300,7 @@ impl Sink for KafkaSink {
         if let Err(answer::Stop::Missing(code)) = answer {
             // A broker that has just started may not know all topics yet.
             return match self.probe().await {
-                Ok(()) => Err(CallError::Unavailable(producer::cannot_write(&self.options.topic).because(code))),
+                Ok(_) => Err(CallError::Unavailable(producer::cannot_write(&self.options.topic).because(code))),
                 Err(error) => Err(error),
             };
         }

@@ -1,6 +1,7 @@
 //! MongoDB collections as a destination: every row becomes a document (S110).
 //!
-//! The value is a JSON object. Whole numbers become 32-bit integers where they fit and 64-bit integers where not, as
+//! The value is a JSON object. What MongoDB Extended JSON writes for a value, such as `{"$oid": …}` and `{"$date": …}`, is
+//! stored as that value, unless `extended_json` is off. Whole numbers become 32-bit integers where they fit and 64-bit integers where not, as
 //! MongoDB's own import writes them; numbers with a fraction or an exponent become doubles. Names keep their order.
 //!
 //! Without `key` every document is inserted. One without an `_id` gets an `ObjectId` made of its record's time,
@@ -10,7 +11,7 @@
 //!
 //! With `key` a document replaces the one that has the same values in these fields, or is inserted where there is none.
 //! Values of a key
-//! are strings, numbers or booleans. Of several rows of a call with one key only the last is written; the ones before
+//! are strings, numbers, booleans, or the `ObjectId`, date or binary that Extended JSON writes. Of several rows of a call with one key only the last is written; the ones before
 //! count with it, and the last before it is written where the server refuses it. Give the collection a unique index
 //! over
 //! exactly these fields: without it two partitions that write the same new key at the same moment may both insert, and
@@ -19,6 +20,10 @@
 //! record's
 //! key: a JSON object with the fields; for a single field also its JSON scalar or, where it is no JSON, its text.
 //!
+//! The start asks what the server tells of the configured collection. A user who may not write to it, a view, a time series
+//! with `key`, a server that is no primary, and more servers to confirm a write than there are end it. Unique indexes
+//! beside the key's, a validator, a capped collection and a time series are said.
+//!
 //! Writes wait for a majority of the replica set unless the URI says otherwise with `w`; 0 is refused. Writing a row
 //! again is as writing it
 //! once. Without `tls.ca_file` Mozilla's certificate authorities are believed, not the system's.
@@ -26,16 +31,16 @@
 //! | What goes wrong | Answer for its rows |
 //! |---|---|
 //! | The value is null, not UTF-8, no JSON object, or has a name twice in one object | reject |
-//! | A name is empty, begins with `$`, holds `.` or a NUL character | reject |
+//! | A name is empty, begins with `$`, holds `.` or a NUL character; an object that begins like Extended JSON is not what that writes | reject |
 //! | A whole number past 64 bits, a number past a double, more than 100 levels, a document of more than 16 MiB | reject |
 //! | The collection's name is missing, holds `$` or a NUL character, begins with `system.`, is too long | reject |
-//! | A field of the key is missing, null, an object or an array | reject |
+//! | A field of the key is missing, null, an object, an array, or another type by which documents are not told apart, such as a pattern | reject |
 //! | A unique index has the value already, another document has the `_id`, a validator refuses it, any other refusal of the one document | reject |
 //! | The collection takes no documents, such as a view, or the user may not write to it and the row named it | reject for the rows of this collection |
 //! | The user may not write to the configured collection | the call is unavailable: the privilege is for the operator to give back |
-//! | An internal error, one without a cause, too little memory for the command (1, 8, 65, 77, 96, 125, 146, 208, 245, 301, 409) | retry where other rows of the call were written, else unknown: asked again in parts |
+//! | An internal error, one without a cause, too little memory for the command, what the server or its storage does not offer (1, 8, 20, 43, 65, 72, 77, 78, 96, 125, 146, 208, 235, 238, 245, 251, 257, 292, 301, 388, 409, 40414, 40415) | retry where other rows of the call were written, else unknown: asked again in parts |
 //! | The connection broke off, and the server can be reached | unknown |
-//! | No primary, shutting down, interrupted, overloaded, locked, being migrated, out of space, not confirmed by enough replicas, over its quota | the call is unavailable |
+//! | No primary, shutting down, interrupted, overloaded, locked, being migrated, out of space, not confirmed by enough replicas, over its quota, a gateway or version that does not know the command | the call is unavailable |
 //! | The server names one document with a code of these | unavailable; the others are written |
 //! | Not to be reached, login refused | the call is unavailable |
 //! | No answer within 20 seconds, or the server itself ran out of time (50, 202, 262, 290) | the call timed out: smaller ones follow |
@@ -45,7 +50,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use mongodb::bson::{Document, RawDocumentBuf};
+use mongodb::bson::Document;
 use mongodb::error::{Error, ErrorKind};
 use mongodb::{Client, Database};
 use schemars::JsonSchema;
@@ -60,15 +65,18 @@ use crate::model::{Answer, Batch, CallError, Failure, Fault, Record, TopicPartit
 
 mod address;
 mod document;
+mod extended;
 mod identity;
 mod insert;
 mod outcome;
 mod refusal;
 mod replace;
+mod start;
 
 use address::Address;
 use insert::Insert;
 use replace::{Keyed, Wish};
+use start::Plan;
 
 /// How long a start may take.
 const START_PATIENCE: Duration = Duration::from_secs(10);
@@ -102,6 +110,11 @@ pub struct Options {
     /// inserted, with an `_id` made of its record's coordinates (S110).
     #[serde(default)]
     pub key: Vec<String>,
+    /// Whether what MongoDB Extended JSON writes for a value is stored as that value: `{"$oid": "…"}`, `{"$date": "…"}`,
+    /// `{"$numberLong": "7"}` and all the others, canonical, relaxed or of version 1, as `mongoexport` and change feeds
+    /// have them. Turned off, names that begin with `$` are refused.
+    #[serde(default = "extended_json")]
+    pub extended_json: bool,
     /// What happens to a record whose value is null; `delete` needs `key`.
     #[serde(default)]
     pub on_tombstone: OnTombstone,
@@ -110,11 +123,16 @@ pub struct Options {
     pub tls: Tls,
 }
 
+fn extended_json() -> bool {
+    true
+}
+
 /// MongoDB collections as a destination: every row becomes a document (S110).
 pub struct MongoSink {
     address: Address,
     collection: String,
     key: Vec<String>,
+    extended_json: bool,
     on_tombstone: OnTombstone,
     client: RwLock<Option<Client>>,
     suspects: Suspects,
@@ -151,6 +169,7 @@ impl MongoSink {
             address,
             collection: options.collection.clone(),
             key: options.key.clone(),
+            extended_json: options.extended_json,
             on_tombstone: options.on_tombstone,
             client: RwLock::default(),
             suspects: Suspects::default(),
@@ -170,11 +189,11 @@ impl MongoSink {
             let sorted = self.destination(&row).and_then(|collection| match json::row(row.value, self.on_tombstone)? {
                 json::Row::Skip => Ok(()),
                 json::Row::Delete => {
-                    let filter = identity::deleted(&self.key, row.key)?;
+                    let filter = identity::deleted(&self.key, row.key, self.extended_json)?;
                     keyed.push(index, collection, filter, Wish::Delete)
                 }
                 json::Row::Write(text) => {
-                    let document = document::from_json(text)?;
+                    let document = document::from_json(text, self.extended_json)?;
                     if self.key.is_empty() {
                         inserts.push(Insert::new(index, collection, document, &batch.source, &row)?);
                         return Ok(());
@@ -209,48 +228,18 @@ impl MongoSink {
                 _ => CallError::Unavailable(self.address.unavailable("cannot be reached", &error)),
             });
         }
-        self.warn_of_races(&database).await;
-        Ok(client)
-    }
-
-    /// Two inserts of one new key at the same moment are kept apart by a unique index and by nothing else.
-    async fn warn_of_races(&self, database: &Database) {
-        if self.key.is_empty() || self.collection.is_empty() || self.key == ["_id"] {
-            return;
-        }
-        match self.has_unique_index(database).await {
-            Ok(false) => tracing::warn!(
-                collection = self.collection,
-                "no unique index covers exactly the key `{}`: a key written by two partitions at once may be there twice",
-                self.key.join(", ")
-            ),
-            Ok(true) => {}
-            Err(error) => {
-                tracing::debug!("the indexes were not listed: {}", self.address.veiled(&refusal::words(&error)));
-            }
-        }
-    }
-
-    async fn has_unique_index(&self, database: &Database) -> Result<bool, Error> {
-        let collection = database.collection::<RawDocumentBuf>(&self.collection);
-        let mut indexes = match collection.list_indexes().await {
-            Err(error) if refusal::code(&error) == Some(NAMESPACE_NOT_FOUND) => return Ok(false),
-            indexes => indexes?,
+        let plan = Plan {
+            address: &self.address,
+            collection: &self.collection,
+            key: &self.key,
+            deletes: self.on_tombstone == OnTombstone::Delete,
+            concern: database.write_concern(),
         };
-        while indexes.advance().await? {
-            let index = indexes.deserialize_current()?;
-            let complete = index
-                .options
-                .as_ref()
-                .is_some_and(|options| options.unique == Some(true) && options.partial_filter_expression.is_none());
-            if complete
-                && index.keys.len() == self.key.len()
-                && self.key.iter().all(|field| index.keys.contains_key(field))
-            {
-                return Ok(true);
-            }
+        if let Err(error) = start::ask(&plan, &database).await {
+            client.shutdown().immediate(true).await;
+            return Err(error);
         }
-        Ok(false)
+        Ok(client)
     }
 }
 

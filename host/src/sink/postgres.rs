@@ -175,7 +175,7 @@ pub struct PostgresSink {
     /// What the DSN is read from where files hold a part of it.
     secret: Option<Secret>,
     /// `None` until connected.
-    pools: Mutex<Option<Pools>>,
+    pools: Mutex<Option<Arc<Pools>>>,
     health: Arc<Health>,
     known: Known,
     suspects: Suspects,
@@ -285,7 +285,7 @@ impl Sink for PostgresSink {
 
     async fn connect(&self) -> Result<(), CallError> {
         self.probe().await?;
-        let pools = self.new_pools();
+        let pools = Arc::new(self.new_pools());
         if !self.options.table.is_empty() {
             self.table_is_fit(&pools).await?;
         }

@@ -14,13 +14,18 @@
 //! | The user may not write this key (`NOPERM`), anything else that the server says of a command (`ERR`, `WRONGTYPE`, `CROSSSLOT`) | reject |
 //! | The user may not run the command with any key (`NOPERM`), the command is unknown | unavailable: it is for the operator to allow |
 //! | Out of memory, a script that does not end, too few replicas (`OOM`, `BUSY`, `UNKILLABLE`, `NOREPLICAS`, `TRYAGAIN`) | unavailable |
-//! | Read-only replica, still loading, saving to disk failed, no master, login wanted (`READONLY`, `LOADING`, `MISCONF`, `MASTERDOWN`, `CLUSTERDOWN`, `NOAUTH`, `WRONGPASS`) | unavailable, and the next call makes a new connection: the server may have been replaced |
+//! | Read-only replica, still loading, saving to disk failed, no master, login wanted (`READONLY`, `LOADING`, `MISCONF`, `MASTERDOWN`, `NOMASTERLINK`, `CLUSTERDOWN`, `REDIRECT`, `DENIED`, `NOAUTH`, `WRONGPASS`) | unavailable, and the next call makes a new connection: the server may have been replaced |
 //! | A proxy does not reach the server (`upstream failure`, `no upstream host`, `ERR Connection refused` and the like), too many clients, a service's quota | unavailable |
 //! | Unreachable, login refused, database number unknown | the call is unavailable |
 //! | No answer within 20 seconds | the call timed out: smaller ones follow |
 //! | The server takes a new connection and hangs up again, three times on the same rows | unknown: asked again in parts |
 //! | Any other answer | retry where other rows of the call were written, else unknown |
-//! | The server belongs to a cluster and sends us elsewhere (`MOVED`, `ASK`) | the run stops |
+//! | The server sends all rows of a call elsewhere (`MOVED`, `ASK`), as the only master of a cluster does once it is none any more | unavailable, and the next call makes a new connection |
+//! | It sends some rows of a call elsewhere: it holds a part of the keys of a cluster | the run stops |
+//!
+//! The start tries the commands on keys that nobody has, which changes nothing. A user who may not run them, a server that
+//! takes no writes, and a node of a cluster that has others beside it end it; a user who may not write keys with this prefix
+//! is told so.
 //!
 //! A connection that the server ends is made anew, and the rows are sent again on it. A connection that is given up
 //! while its
@@ -43,6 +48,7 @@ use crate::model::{Answer, Batch, CallError, Failure, Fault, Record, TopicPartit
 
 mod link;
 mod reply;
+mod start;
 
 use link::{Link, Lost};
 
@@ -233,7 +239,11 @@ impl Sink for RedisSink {
     }
 
     async fn connect(&self) -> Result<(), CallError> {
-        self.link.prove().await
+        let deletes = self.on_tombstone == OnTombstone::Delete;
+        let answers = self.link.prove(&start::probes(&self.key_prefix, deletes)).await?;
+        start::judge(&answers, &self.key_prefix, self.link.place())?;
+        self.link.proven();
+        Ok(())
     }
 
     async fn deliver(&self, batch: &Arc<Batch>) -> Answer {
@@ -257,7 +267,7 @@ impl Sink for RedisSink {
             }
         }
         let is_to_blame = |row: u32| self.suspects.is_to_blame(batch, row as usize, written);
-        failures.extend(reply::failures(&refused, is_to_blame, self.link.place())?);
+        failures.extend(reply::failures(&refused, written, is_to_blame, self.link.place())?);
         failures.sort_by_key(|failure| failure.index);
         Ok(failures)
     }

@@ -23,7 +23,7 @@ pub struct Keys {
 
 impl Keys {
     pub fn start(outage: Outage) -> Self {
-        let start = || Redis::with(&[&["--appendonly", "yes"][..], &USER[..]].concat());
+        let start = || Redis::configured(&[&["--appendonly", "yes"][..], &USER[..]].concat());
         let server = start();
         let replica = (outage == Outage::FailedOver).then(|| {
             let replica = start();

@@ -59,6 +59,38 @@ async fn s79a_a_failover_without_a_hang_up_has_every_connection_made_anew() {
     assert_eq!(server.psql(&database, "SELECT count(*) FROM t"), "8");
 }
 
+/// Connections on which the server says nothing at all any more, as behind a firewall that forgot them: one is waited for,
+/// and all are made anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn s79a_connections_that_went_silent_are_made_anew() {
+    let place = Place::new("silent", T);
+    let sink = Arc::new(place.sink(keyed(&["id"], place.options())).await);
+    let lock = "BEGIN; LOCK t IN SHARE MODE; SELECT pg_sleep(1)";
+    let calls: Vec<_> = (0..4)
+        .map(|id| {
+            let sink = Arc::clone(&sink);
+            tokio::spawn(async move { sink.deliver(&numbered(id, 1)).await })
+        })
+        .collect();
+    place.sql(lock);
+    for call in calls {
+        assert_eq!(call.await.unwrap(), Ok(vec![]));
+    }
+    let pids = place.sql(
+        "SELECT pid FROM pg_stat_activity WHERE usename = 'tidegate' AND datname = current_database() AND state = 'idle'",
+    );
+    let pids: Vec<&str> = pids.lines().collect();
+    assert!(pids.len() > 1, "{pids:?}");
+    let signal = |signal: &str| {
+        assert!(std::process::Command::new("kill").arg(signal).args(&pids).status().unwrap().success());
+    };
+    signal("-STOP");
+    let answer = sink.deliver(&numbered(4, 1)).await;
+    signal("-CONT");
+    assert_eq!(answer, Ok(vec![]));
+    assert_eq!(place.sql("SELECT count(*) FROM t"), "5");
+}
+
 /// Nothing is prepared on a connection that a restart, a pooler or a changed table could take away.
 #[tokio::test]
 async fn s79a_no_statement_is_prepared_by_name() {
@@ -118,6 +150,40 @@ async fn s121_a_rotated_password_is_read_again() {
     std::fs::write(&file, "fourth").unwrap();
     assert_eq!(sink.deliver(&numbered(3, 1)).await, Ok(vec![]));
     assert_eq!(server.psql(&database, "SELECT count(*) FROM t"), "4");
+}
+
+/// S121: an address in a file that names another server is read again when the one that was named takes no writes, without
+/// that it hung up.
+#[tokio::test(flavor = "multi_thread")]
+async fn s121_an_address_that_moved_is_read_again() {
+    let old = Postgres::start();
+    let (from, place) = (old.database("moved"), Place::new("moved", T));
+    old.psql(&from, &format!("SET ROLE tidegate; {T}"));
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("dsn");
+    std::fs::write(&file, old.dsn(&from)).unwrap();
+    let secret = {
+        let file = file.clone();
+        Secret::new(move || {
+            std::fs::read_to_string(&file)
+                .map_err(|error| tidegate::model::Fault::config("the file cannot be read").because(error))
+        })
+    };
+    let options = keyed(&["id"], Options { dsn: old.dsn(&from), ..options() });
+    let sink = PostgresSink::new("main", &options).unwrap().with_secret(Some(secret));
+    sink.connect().await.unwrap();
+    assert_eq!(sink.deliver(&numbered(0, 1)).await, Ok(vec![]));
+    old.psql("postgres", "ALTER SYSTEM SET default_transaction_read_only = on");
+    old.psql("postgres", "SELECT pg_reload_conf()");
+    while old.psql("postgres", "SHOW default_transaction_read_only") != "on" {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(unavailable(sink.deliver(&numbered(1, 1)).await).contains("25006"));
+    std::fs::write(&file, place.options().dsn).unwrap();
+    let told = sink.deliver(&numbered(1, 1)).await;
+    assert_eq!(told, Ok(vec![]));
+    assert_eq!(place.sql("SELECT id FROM t"), "1");
+    assert_eq!(old.psql(&from, "SELECT id FROM t"), "0");
 }
 
 /// P11: an IPv6 address in the DSN, with TLS and without, and a Unix socket.

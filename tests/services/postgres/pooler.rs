@@ -182,6 +182,23 @@ async fn s79a_a_pooler_without_a_server_is_unavailable() {
     assert_eq!(server.psql(&database, "SELECT count(*), count(*) FILTER (WHERE who = 'a') FROM a"), "40|40");
 }
 
+/// A pooler that lets no statement take longer than it likes has said nothing about the rows: fewer may be done in time.
+#[tokio::test]
+async fn s79b_a_poolers_query_timeout_is_one() {
+    let place = Place::new(
+        "query_timeout",
+        "CREATE TABLE a (id int PRIMARY KEY, who text NOT NULL);
+        CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.3); RETURN NEW; END';
+        CREATE TRIGGER wait BEFORE INSERT ON a FOR EACH ROW EXECUTE FUNCTION wait()",
+    );
+    let pooler = PgBouncer::start(place.server, PoolMode::Transaction, 1, "query_timeout = 1");
+    let sink = place.sink(behind(&pooler, &place, "a")).await;
+    let answer = sink.deliver(&rows_of("a", 0)).await;
+    assert!(matches!(&answer, Err(CallError::Timeout(_))), "{answer:?}");
+    let row = values(&[r#"{"id":0,"who":"a"}"#]);
+    assert_eq!(sink.deliver(&row).await, Ok(vec![]));
+}
+
 /// P8: what a plugin's statement leaves in a session, which behind a pooler anyone may have next, is gone with its
 /// transaction, with a pooler and without.
 #[tokio::test(flavor = "multi_thread")]

@@ -86,12 +86,59 @@ async fn a_proxy_that_hangs_up_on_client_is_worked_with() {
     }
 }
 
+/// R1: a server that says that it may have been replaced is left for a new connection, whatever it says.
+#[tokio::test]
+async fn s79a_whoever_may_have_been_replaced_is_connected_to_anew() {
+    for line in [
+        "-READONLY You can't write against a read only replica.",
+        "-MISCONF Redis is configured to save RDB snapshots",
+        "-LOADING Redis is loading the dataset in memory",
+        "-MASTERDOWN Link with MASTER is down",
+        "-CLUSTERDOWN The cluster is down",
+        "-MOVED 866 127.0.0.1:7001",
+        "-ASK 866 127.0.0.1:7001",
+        "-REDIRECT 127.0.0.1:7001",
+        "-NOAUTH Authentication required.",
+    ] {
+        // Each connection is as the server was when it began.
+        let outage = Arc::new(AtomicBool::new(false));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("redis://{}/0", listener.local_addr().unwrap());
+        let began = Arc::clone(&outage);
+        tokio::spawn(async move {
+            let mut connections = 0;
+            while let Ok((client, _)) = listener.accept().await {
+                connections += 1;
+                let (first, began) = (connections == 1, Arc::clone(&began));
+                tokio::spawn(async move {
+                    let mut client = BufReader::new(client);
+                    while let Some(command) = command(&mut client).await {
+                        let refuses = first && command[0] == b"SET" && began.load(Ordering::SeqCst);
+                        let answer = if refuses { line } else { "+OK" };
+                        client.write_all(format!("{answer}\r\n").as_bytes()).await.unwrap();
+                    }
+                });
+            }
+        });
+        let sink = connected(json!({ "url": url })).await;
+        outage.store(true, Ordering::SeqCst);
+        let rows = batch(&[set("a", "1"), set("b", "1")]);
+        let failures = sink.deliver(&rows).await.unwrap();
+        assert_eq!(kinds(&failures), [(0, FailureKind::Unavailable), (1, FailureKind::Unavailable)], "{line}");
+        assert_eq!(sink.deliver(&rows).await.unwrap(), [], "{line}");
+    }
+}
+
 /// R2: what a proxy says of the server behind it keeps rows waiting; what nobody knows does where no row is written.
 #[tokio::test]
 async fn s79a_a_proxy_that_does_not_reach_its_server_is_unavailable() {
-    for line in
-        ["-upstream failure", "-no upstream host", "-ERR Connection refused", "-ERR max number of clients reached"]
-    {
+    for line in [
+        "-upstream failure",
+        "-no upstream host",
+        "-ERR Connection refused",
+        "-ERR backend conn reset",
+        "-ERR max number of clients reached",
+    ] {
         let outage = Arc::new(AtomicBool::new(false));
         let away = Arc::clone(&outage);
         let url = proxy(move |command| match command[0].as_slice() {

@@ -1,6 +1,6 @@
 //! A Redis server.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -12,10 +12,10 @@ const DATABASES: u8 = 64;
 /// A server that keeps nothing on disk: a restart loses everything, unless it was started with `--appendonly yes`.
 pub struct Redis {
     server: Server,
-    options: Vec<String>,
     port: u16,
     tls_port: u16,
     next: AtomicU8,
+    options: Vec<String>,
 }
 
 common!(Redis, "-TERM");
@@ -26,18 +26,14 @@ impl Redis {
     /// # Panics
     /// When Redis is missing, naming the command to run, and when it does not come up.
     pub fn start() -> Self {
-        Self::with(&[])
+        Self::configured(&[])
     }
 
-    /// The same with more options, as on its command line.
-    pub fn with(options: &[&str]) -> Self {
-        let mut redis = Self {
-            server: Server::new("redis"),
-            options: options.iter().map(|option| (*option).to_owned()).collect(),
-            port: free_port(),
-            tls_port: free_port(),
-            next: AtomicU8::new(0),
-        };
+    /// The same with options of its own, as on the command line of `redis-server`.
+    pub fn configured(options: &[&str]) -> Self {
+        let options = options.iter().map(|option| (*option).to_owned()).collect();
+        let (server, next) = (Server::new("redis"), AtomicU8::new(0));
+        let mut redis = Self { server, port: free_port(), tls_port: free_port(), next, options };
         redis.restart();
         redis
     }
@@ -55,6 +51,8 @@ impl Redis {
             .arg("--tls-ca-cert-file")
             .arg(certificates.authority())
             .args(["--databases", &DATABASES.to_string(), "--maxclients", "200", "--save", "", "--appendonly", "no"])
+            .arg("--dir")
+            .arg(self.server.dir())
             .args(&self.options);
         let port = self.port;
         self.server
@@ -64,6 +62,11 @@ impl Redis {
     /// The port with TLS, on 127.0.0.1.
     pub fn tls_port(&self) -> u16 {
         self.tls_port
+    }
+
+    /// The server's folder.
+    pub fn dir(&self) -> &Path {
+        self.server.dir()
     }
 
     /// Where clients of a database connect.

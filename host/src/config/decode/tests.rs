@@ -24,7 +24,7 @@ fn read(text: &str, variables: &[(&str, &str)]) -> Result<Wanted, Error> {
     let mut root = parse(text, "t.yaml").unwrap();
     environment.override_options(&mut root).unwrap();
     substitute(&mut root, &environment, "t.yaml").unwrap();
-    Wanted::deserialize(Decoder(&root))
+    Wanted::deserialize(Decoder::new(&root))
 }
 
 #[test]

@@ -116,18 +116,18 @@ fn classify(status: StatusCode, headers: &HeaderMap) -> Option<Class> {
         200..=299 => return None,
         429 => Class::Backpressure(asked(headers).unwrap_or(DEFAULT_WAIT)),
         503 => asked(headers).map_or(Class::Unavailable, Class::Backpressure),
-        // Redirects, payment, privileges, the protocol, headers: the same for all rows, for all that is known.
-        300..=399 | 402 | 403 | 426 | 431 | 505 => Class::Forbidden,
-        // Logins here, at a proxy and at a network; the connection; locked; a gateway; room; what services in front of
-        // others say
-        // of those.
-        401 | 407 | 421 | 423 | 425 | 502 | 504 | 507..=509 | 511 | 521..=527 | 529 | 530 | 598 | 599 => {
-            Class::Unavailable
-        }
+        // Redirects, payment, privileges, the protocol, headers, what a country forbids: the same for all rows, for all
+        // that is known.
+        300..=399 | 402 | 403 | 419 | 426 | 431 | 451 | 463 | 464 | 494 | 505 => Class::Forbidden,
+        // Logins here, at a proxy and at a network; the connection and its certificates; locked; a gateway; room; what
+        // services in front of others say of those.
+        401 | 407 | 421 | 423 | 425 | 440 | 495..=498 => Class::Unavailable,
+        502 | 504 | 507..=509 | 511 | 521..=527 | 529 | 530 | 540 | 561 | 598 | 599 => Class::Unavailable,
         // A conflict ends, above all the one with a request of the same `Idempotency-Key` that is still being worked
         // on.
         409 => Class::Retry,
-        408 | 500..=599 => Class::Failed,
+        // 499: a proxy in front of another one gave that up. What is no status is read as 5xx (RFC 9110, 15).
+        408 | 499 | 500..=599 | 100..=199 | 600.. => Class::Failed,
         _ => Class::Reject,
     })
 }
@@ -188,12 +188,14 @@ mod tests {
             let expected = match code {
                 200..=299 => None,
                 429 => Some(Class::Backpressure(DEFAULT_WAIT)),
-                300..=399 | 402 | 403 | 426 | 431 | 505 => Some(Class::Forbidden),
-                401 | 407 | 421 | 423 | 425 | 502 | 503 | 504 | 507 | 508 | 509 | 511 => Some(Class::Unavailable),
+                300..=399 | 402 | 403 | 419 | 426 | 431 | 451 | 463 | 464 | 494 | 505 => Some(Class::Forbidden),
+                401 | 407 | 421 | 423 | 425 | 440 | 495 | 496 | 497 | 498 => Some(Class::Unavailable),
+                502 | 503 | 504 | 507 | 508 | 509 | 511 | 540 | 561 => Some(Class::Unavailable),
                 521 | 522 | 523 | 524 | 525 | 526 | 527 | 529 | 530 | 598 | 599 => Some(Class::Unavailable),
                 409 => Some(Class::Retry),
-                408 | 500 | 501 | 506 | 510 | 512..=520 | 528 | 531..=597 => Some(Class::Failed),
-                100..=199 | 400..=499 | 600.. => Some(Class::Reject),
+                100..=199 | 408 | 499 | 500 | 501 | 506 | 510 | 512..=520 | 528 | 531..=597 => Some(Class::Failed),
+                600.. => Some(Class::Failed),
+                400..=499 => Some(Class::Reject),
                 _ => unreachable!("{code}"),
             };
             assert_eq!(classify(StatusCode::from_u16(code).unwrap(), &HeaderMap::new()), expected, "{code}");

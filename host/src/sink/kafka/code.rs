@@ -35,6 +35,7 @@ pub(super) fn meaning(code: Code) -> Meaning {
         | Code::PurgeQueue
         | Code::PurgeInflight
         | Code::BrokerDestroy
+        | Code::OperationNotAttempted
         | Code::Retry => Meaning::NotTried,
         // Not acknowledged in time, or no room in the queue of what waits for the brokers.
         Code::MessageTimedOut
@@ -50,6 +51,16 @@ pub(super) fn meaning(code: Code) -> Meaning {
         | Code::SSL
         | Code::Authentication
         | Code::SaslAuthenticationFailed
+        | Code::UnsupportedSASLMechanism
+        | Code::IllegalSASLState
+        | Code::DelegationTokenAuthDisabled
+        | Code::DelegationTokenAuthorizationFailed
+        | Code::DelegationTokenExpired
+        | Code::DelegationTokenNotFound
+        | Code::DelegationTokenOwnerMismatch
+        | Code::DelegationTokenRequestNotAllowed
+        | Code::PrincipalDeserializationFailure
+        | Code::ListenerNotFound
         | Code::DestroyBroker
         | Code::UnknownBroker
         | Code::RebootstrapRequired
@@ -57,6 +68,12 @@ pub(super) fn meaning(code: Code) -> Meaning {
         | Code::LeaderNotAvailable
         | Code::NotLeaderForPartition
         | Code::BrokerNotAvailable
+        | Code::EligibleLeadersNotAvailable
+        | Code::NotController
+        | Code::PreferredLeaderNotAvailable
+        | Code::ReassignmentInProgress
+        | Code::StaleBrokerEpoch
+        | Code::StaleControllerEpoch
         | Code::ReplicaNotAvailable
         | Code::FencedLeaderEpoch
         | Code::UnknownLeaderEpoch
@@ -67,12 +84,15 @@ pub(super) fn meaning(code: Code) -> Meaning {
         | Code::NotEnoughReplicasAfterAppend
         | Code::KafkaStorageError
         | Code::LogDirNotFound
+        | Code::CriticalSystemResource
         | Code::ThrottlingQuotaExceeded
         // The coordinator that numbers idempotent producers.
         | Code::CoordinatorLoadInProgress
         | Code::CoordinatorNotAvailable
         | Code::NotCoordinator
         | Code::WaitingForCoordinator
+        | Code::ConcurrentTransactions
+        | Code::TransactionCoordinatorFenced
         // The numbering itself is broken: a new producer starts a new one.
         | Code::OutOfOrderSequenceNumber
         | Code::DuplicateSequenceNumber
@@ -88,6 +108,7 @@ pub(super) fn meaning(code: Code) -> Meaning {
         Code::InvalidTopic
         | Code::TopicAuthorizationFailed
         | Code::ClusterAuthorizationFailed
+        | Code::TransactionalIdAuthorizationFailed
         | Code::SecurityDisabled
         | Code::InvalidRequiredAcks
         | Code::UnsupportedCompressionType
@@ -143,6 +164,16 @@ mod tests {
             (Code::ThrottlingQuotaExceeded, Meaning::Unavailable),
             (Code::OutOfOrderSequenceNumber, Meaning::Unavailable),
             (Code::Fatal, Meaning::Unavailable),
+            (Code::UnsupportedSASLMechanism, Meaning::Unavailable),
+            (Code::DelegationTokenExpired, Meaning::Unavailable),
+            (Code::ListenerNotFound, Meaning::Unavailable),
+            (Code::ReassignmentInProgress, Meaning::Unavailable),
+            (Code::EligibleLeadersNotAvailable, Meaning::Unavailable),
+            (Code::ConcurrentTransactions, Meaning::Unavailable),
+            (Code::CriticalSystemResource, Meaning::Unavailable),
+            (Code::OperationNotAttempted, Meaning::NotTried),
+            (Code::TransactionalIdAuthorizationFailed, Meaning::Config),
+            (Code::InvalidRequest, Meaning::Unknown),
             (Code::UnknownTopicOrPartition, Meaning::Missing),
             (Code::UnknownTopic, Meaning::Missing),
             (Code::TopicAuthorizationFailed, Meaning::Config),

@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, ConfigEntry, ConfigSource, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::RDKafkaErrorCode;
 
+use super::topic::{CLEANUP_POLICY, Setting, Settings};
 use super::{Inherited, Options};
 use crate::model::{CallError, Fault};
 
@@ -32,10 +35,6 @@ const DEFAULTS: &[(&str, &str)] = &[
 const QUEUE_KIBIBYTES: &str = "queue.buffering.max.kbytes";
 /// librdkafka's own `batch.size`, in bytes.
 const BATCH_SIZE: u64 = 1_000_000;
-/// What a batch takes beyond its records.
-const BATCH_FRAMING: u64 = 512;
-/// A topic's property that says whether older records of a key are deleted.
-const CLEANUP_POLICY: &str = "cleanup.policy";
 
 /// What success means, so that nobody else sets it (S104).
 const OWNED: &[(&str, &str)] = &[("acks", "all"), ("enable.idempotence", "true")];
@@ -101,26 +100,22 @@ pub(super) fn queue_bytes(config: &ClientConfig) -> u64 {
     config.get(QUEUE_KIBIBYTES).and_then(|size| size.parse::<u64>().ok()).map_or(u64::MAX, |size| size * 1024)
 }
 
-/// What a topic is like.
-pub(super) struct Topic {
-    /// The largest batch of several records that it takes whole, in bytes.
-    pub(super) batch_size: Option<u64>,
-    /// Whether older records of a key are deleted.
-    pub(super) compacted: bool,
+/// The `message.max.bytes` that the user wants.
+pub(super) fn own_limit(options: &Options) -> Option<u64> {
+    options.properties.get("message.max.bytes")?.parse().ok()
 }
 
 /// What the topic is like; `None` when we may not ask.
-pub(super) async fn describe(config: &ClientConfig, topic: &str, timeout: Duration) -> Option<Topic> {
+pub(super) async fn describe(config: &ClientConfig, topic: &str, timeout: Duration) -> Option<Settings> {
     let admin: AdminClient<DefaultClientContext> = connection(config).create().ok()?;
     let options = AdminOptions::new().request_timeout(Some(timeout));
     let mut found = admin.describe_configs([&ResourceSpecifier::Topic(topic)], &options).await.ok()?;
-    let properties = found.pop()?.ok()?;
-    let value = |name| properties.get(name).and_then(|entry| entry.value.as_deref());
-    let limit = value("max.message.bytes").and_then(|limit| limit.parse::<u64>().ok());
-    Some(Topic {
-        batch_size: limit.map(|limit| limit.saturating_sub(BATCH_FRAMING).max(1)),
-        compacted: value(CLEANUP_POLICY).is_some_and(|policy| policy.contains("compact")),
-    })
+    let entries = found.pop()?.ok()?.entries.into_iter();
+    let setting = |entry: ConfigEntry| {
+        let is_default = entry.is_default || matches!(entry.source, ConfigSource::Default);
+        entry.value.map(|value| Setting { name: entry.name, value, is_default })
+    };
+    Some(Settings(entries.filter_map(setting).collect()))
 }
 
 /// Those properties that concern the connection.

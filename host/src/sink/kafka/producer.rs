@@ -134,8 +134,8 @@ impl Producer {
         }
     }
 
-    /// Asks for the topic's metadata (S124). Blocks.
-    pub(super) fn probe(&self, brokers: &str, timeout: Duration) -> Result<(), CallError> {
+    /// Asks for the topic's metadata (S124): how many replicas its best replicated partition has. Blocks.
+    pub(super) fn probe(&self, brokers: &str, timeout: Duration) -> Result<usize, CallError> {
         let unreachable = || {
             Fault::destination(format!("no broker of `{brokers}` answered for topic `{}`", self.topic))
                 .hint("check `brokers`, that the cluster runs, and its TLS and SASL settings")
@@ -156,7 +156,10 @@ impl Producer {
             None if found.is_none_or(|found| found.partitions().is_empty()) => {
                 Err(CallError::Fatal(unusable(&self.topic, RDKafkaErrorCode::UnknownTopicOrPartition)))
             }
-            None => Ok(()),
+            None => {
+                let partitions = found.into_iter().flat_map(|found| found.partitions());
+                Ok(partitions.map(|partition| partition.replicas().len()).max().unwrap_or_default())
+            }
         }
     }
 

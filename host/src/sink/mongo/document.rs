@@ -6,6 +6,7 @@ use std::fmt;
 use mongodb::bson::{Bson, Document, RawDocumentBuf};
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
+use super::extended;
 use crate::sink::TOO_LARGE;
 use crate::sink::json::{Name, without_place};
 
@@ -15,16 +16,17 @@ const MAX_DEPTH: usize = 100;
 const MAX_BYTES: usize = 16 << 20;
 
 /// Reads an object; its `_id` comes first, where the server puts it too. No name may stand twice in one object, at any depth:
-/// which of the two values is meant nobody could tell.
+/// which of the two values is meant nobody could tell. `extended`: what Extended JSON writes for a value is read as that
+/// value.
 ///
 /// # Errors
 /// Why the row is refused, in words.
-pub(super) fn from_json(text: &str) -> Result<Document, String> {
+pub(super) fn from_json(text: &str, extended: bool) -> Result<Document, String> {
     if !text.trim_start().starts_with('{') {
         return Err("the value is no JSON object".into());
     }
     let mut reader = serde_json::Deserializer::from_str(text);
-    let mut document = match (Value { field: "", depth: 0, text }).deserialize(&mut reader) {
+    let mut document = match (Value { field: "", depth: 0, text, extended }).deserialize(&mut reader) {
         Ok(Bson::Document(document)) => document,
         Ok(_) => return Err("the value is no JSON object".into()),
         Err(error) => return Err(without_place(&error)),
@@ -64,15 +66,22 @@ pub(super) fn name(name: &str) -> Result<(), String> {
 
 /// Reads any value in one pass over the text. `field` is the name that a refusal says.
 #[derive(Clone, Copy)]
-struct Value<'a> {
+pub(super) struct Value<'a> {
     field: &'a str,
     /// Levels above the value.
     depth: usize,
     /// The whole text.
     text: &'a str,
+    /// Whether an object may stand for another value.
+    extended: bool,
 }
 
-impl Value<'_> {
+impl<'a> Value<'a> {
+    /// The name that a refusal says.
+    pub(super) fn field(self) -> &'a str {
+        self.field
+    }
+
     /// One level deeper.
     fn inside<E: Error>(self) -> Result<Self, E> {
         if self.depth == MAX_DEPTH {
@@ -144,11 +153,17 @@ impl<'v> Visitor<'v> for Value<'_> {
             return number(&map.next_value::<String>()?).map_err(|what| self.refused(what));
         }
         let inside = self.inside()?;
+        if self.extended && extended::is_wrapper(&name) {
+            return extended::value(name, map, inside);
+        }
+        let is_reference = self.extended && extended::begins_reference(&name);
         loop {
             if document.contains_key(&*name) {
                 return Err(A::Error::custom(format_args!("the value has `{name}` twice in one object")));
             }
-            self::name(&name).map_err(A::Error::custom)?;
+            if !(is_reference && extended::is_of_reference(&name)) {
+                self::name(&name).map_err(A::Error::custom)?;
+            }
             let value = map.next_value_seed(Value { field: &name, ..inside })?;
             document.insert(name, value);
             name = match map.next_key_seed(Name)? {
@@ -268,11 +283,15 @@ mod tests {
         #[test]
         fn s110_one_pass_keeps_the_rules(value in any_value()) {
             let text = format!("{{\"first\":{value},\"last\":1}}");
-            match (from_json(&text), by_level(&text, "", 1)) {
-                (Ok(read), Ok(Bson::Document(wanted))) => {
-                    prop_assert_eq!(raw(&read).unwrap().into_bytes(), raw(&wanted).unwrap().into_bytes());
+            for extended in [false, true] {
+                match (from_json(&text, extended), by_level(&text, "", 1)) {
+                    (Ok(read), Ok(Bson::Document(wanted))) => {
+                        prop_assert_eq!(raw(&read).unwrap().into_bytes(), raw(&wanted).unwrap().into_bytes());
+                    }
+                    (read, wanted) => {
+                        prop_assert!(read.is_err() && wanted.is_err(), "{}: {:?}, {:?}", text, read, wanted);
+                    }
                 }
-                (read, wanted) => prop_assert!(read.is_err() && wanted.is_err(), "{}: {:?}, {:?}", text, read, wanted),
             }
         }
     }
@@ -293,15 +312,15 @@ mod tests {
             }
         };
         let (deep, flat) = (nested(MAX_DEPTH), nested(1));
-        assert_eq!(bottom(from_json(&deep).unwrap()), (MAX_DEPTH, (4 << 20) + 2));
-        assert_eq!(bottom(from_json(&flat).unwrap()), (1, (4 << 20) + 2));
+        assert_eq!(bottom(from_json(&deep, true).unwrap()), (MAX_DEPTH, (4 << 20) + 2));
+        assert_eq!(bottom(from_json(&flat, true).unwrap()), (1, (4 << 20) + 2));
     }
 
     #[test]
     fn every_type_has_its_own() {
         let text = r#" {"n":1,"l":2147483648,"m":-9223372036854775808,"d":1.0,"e":1e3,"s":"a\u0000\ud83d\ude00","t":true,
             "f":false,"z":null,"o":{"b":{},"a":[]},"a":[1,[2.5,"x"],{"y":null}],"_id":"first"} "#;
-        let read = from_json(text).unwrap();
+        let read = from_json(text, true).unwrap();
         let wanted = doc! {
             "_id": "first", "n": 1_i32, "l": 2_147_483_648_i64, "m": i64::MIN, "d": 1.0, "e": 1000.0, "s": "a\0😀", "t": true,
             "f": false, "z": null, "o": { "b": {}, "a": [] }, "a": [1_i32, [2.5, "x"], { "y": null }],
@@ -326,7 +345,7 @@ mod tests {
             ("[1]", "no JSON object"),
             ("1", "no JSON object"),
         ] {
-            let reason = from_json(text).unwrap_err();
+            let reason = from_json(text, true).unwrap_err();
             assert!(reason.contains(words), "{text}: {reason}");
         }
     }
@@ -334,11 +353,11 @@ mod tests {
     #[test]
     fn depth_and_size_have_a_limit() {
         let nested = |levels: usize| format!("{}1{}", r#"{"a":"#.repeat(levels), "}".repeat(levels));
-        assert!(from_json(&nested(MAX_DEPTH)).is_ok());
-        assert!(from_json(&nested(MAX_DEPTH + 1)).unwrap_err().contains("100 levels"));
+        assert!(from_json(&nested(MAX_DEPTH), true).is_ok());
+        assert!(from_json(&nested(MAX_DEPTH + 1), true).unwrap_err().contains("100 levels"));
         let lists = |levels: usize| format!(r#"{{"a":{}{}}}"#, "[".repeat(levels), "]".repeat(levels));
-        assert!(from_json(&lists(MAX_DEPTH - 1)).is_ok());
-        assert!(from_json(&lists(MAX_DEPTH)).unwrap_err().contains("100 levels"));
+        assert!(from_json(&lists(MAX_DEPTH - 1), true).is_ok());
+        assert!(from_json(&lists(MAX_DEPTH), true).unwrap_err().contains("100 levels"));
         // Length, type, name with its end, length of the string and its end, end: 4 + 1 + 2 + 4 + 1 + 1.
         let fits = doc! { "a": "x".repeat(MAX_BYTES - 13) };
         assert_eq!(raw(&fits).unwrap().as_bytes().len(), MAX_BYTES);

@@ -4,7 +4,7 @@ use mongodb::bson::oid::ObjectId;
 use mongodb::bson::{Bson, Document};
 use sha2::{Digest as _, Sha256};
 
-use super::document;
+use super::{document, extended};
 use crate::model::{Record, TopicPartition};
 
 /// From here on in both directions a double is no `i64` any more.
@@ -46,6 +46,9 @@ pub(super) fn of(key: &[String], document: &Document) -> Result<Document, String
             Some(Bson::Document(_) | Bson::Array(_)) => {
                 return Err(format!("field `{field}` of the key is an object or an array"));
             }
+            Some(value) if !extended::is_key(value) => {
+                return Err(format!("field `{field}` of the key is of a type by which documents are not told apart"));
+            }
             Some(value) => filter.insert(field, value.clone()),
         };
     }
@@ -56,13 +59,13 @@ pub(super) fn of(key: &[String], document: &Document) -> Result<Document, String
 ///
 /// # Errors
 /// Why it does not say them, in words.
-pub(super) fn deleted(key: &[String], record: Option<&[u8]>) -> Result<Document, String> {
+pub(super) fn deleted(key: &[String], record: Option<&[u8]>, extended: bool) -> Result<Document, String> {
     let Some(record) = record else {
         return Err("value and key are null, so nothing says what to delete".into());
     };
     let text = str::from_utf8(record).map_err(|_| "the record's key is not UTF-8".to_owned())?;
     if text.trim_start().starts_with('{')
-        && let Ok(document) = document::from_json(text)
+        && let Ok(document) = document::from_json(text, extended)
     {
         return of(key, &document);
     }
@@ -71,7 +74,7 @@ pub(super) fn deleted(key: &[String], record: Option<&[u8]>) -> Result<Document,
     };
     // In an object it is read as every other document's field.
     let scalar = Some(text.trim()).filter(|text| serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok());
-    let wrapped = scalar.and_then(|scalar| document::from_json(&format!(r#"{{"v":{scalar}}}"#)).ok());
+    let wrapped = scalar.and_then(|scalar| document::from_json(&format!(r#"{{"v":{scalar}}}"#), extended).ok());
     let value = wrapped.and_then(|mut document| document.remove("v"));
     let mut document = Document::new();
     document.insert(field, value.unwrap_or_else(|| Bson::String(text.to_owned())));
@@ -142,22 +145,30 @@ mod tests {
     fn a_tombstones_key_is_an_object_a_scalar_or_text() {
         let one = ["a".to_owned()];
         let both = ["a".to_owned(), "b".to_owned()];
-        let of_one = |text: &[u8]| deleted(&one, Some(text)).unwrap();
+        let of_one = |text: &[u8]| deleted(&one, Some(text), true).unwrap();
         assert_eq!(of_one(br#"{"a":7,"x":1}"#), doc! { "a": 7 });
         assert_eq!(of_one(b"7"), doc! { "a": 7 });
         assert_eq!(of_one(b"\"7\""), doc! { "a": "7" });
         assert_eq!(of_one(b"order-7"), doc! { "a": "order-7" });
         assert_eq!(of_one(b"{order"), doc! { "a": "{order" });
+        let id = bson::oid::ObjectId::parse_str("6553f1008d131e84448976ed").unwrap();
+        assert_eq!(of_one(br#"{"$oid":"6553f1008d131e84448976ed"}"#), doc! { "a": id });
+        assert_eq!(of_one(br#"{"a":{"$oid":"6553f1008d131e84448976ed"}}"#), doc! { "a": id });
         assert_eq!(of_one(br#"1,"$x":2"#), doc! { "a": r#"1,"$x":2"# });
-        assert_eq!(deleted(&both, Some(br#"{"b":"y","a":7}"#)).unwrap(), doc! { "a": 7, "b": "y" });
+        assert_eq!(deleted(&both, Some(br#"{"b":"y","a":7}"#), true).unwrap(), doc! { "a": 7, "b": "y" });
         for (key, text) in [
             (&one[..], None),
             (&one, Some(&b"\xff"[..])),
             (&one, Some(b"null")),
             (&one, Some(b"[1]")),
             (&both, Some(b"7")),
+            // As a filter it would find, and delete, whatever fits the pattern.
+            (&one, Some(br#"{"$regularExpression":{"pattern":".","options":""}}"#)),
+            (&one, Some(br#"{"a":{"$regex":"."}}"#)),
+            (&one, Some(br#"{"$numberDecimal":"1"}"#)),
+            (&one, Some(br#"{"$undefined":true}"#)),
         ] {
-            assert!(deleted(key, text).is_err(), "{text:?}");
+            assert!(deleted(key, text, true).is_err(), "{text:?}");
         }
     }
 

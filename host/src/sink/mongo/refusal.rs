@@ -15,83 +15,138 @@ pub(super) const DUPLICATE: &[i32] = &[11000, 11001, 12582];
 
 /// Codes by which the server speaks of itself, and not of a document.
 const UNAVAILABLE: &[i32] = &[
-    6,     // HostUnreachable
-    7,     // HostNotFound
-    11,    // UserNotFound
-    18,    // AuthenticationFailed
-    24,    // LockTimeout
-    42,    // LogWriteFailed
-    46,    // LockBusy
-    63,    // StaleShardVersion
-    64,    // WriteConcernTimeout
-    70,    // ShardNotFound
-    71,    // ReplicaSetNotFound
-    74,    // NodeNotFound
-    76,    // NoReplicationEnabled
-    79,    // UnknownReplWriteConcern
-    83,    // RemoteResultsUnavailable
-    89,    // NetworkTimeout
-    90,    // CallbackCanceled
-    91,    // ShutdownInProgress
-    94,    // NotYetInitialized
-    100,   // UnsatisfiableWriteConcern
-    107,   // LockFailed
-    109,   // ConfigurationInProgress
-    112,   // WriteConflict
-    117,   // ConflictingOperationInProgress
-    133,   // FailedToSatisfyReadPreference
-    134,   // ReadConcernMajorityNotAvailableYet
-    145,   // PooledConnectionsDropped
-    149,   // NoConfigPrimary
-    150,   // StaleEpoch
-    176,   // FileOpenFailed
-    189,   // PrimarySteppedDown
-    199,   // ReplicaSetMonitorRemoved
-    203,   // ShardingStateNotInitialized
-    214,   // AuthenticationRestrictionUnmet
-    215,   // DatabaseDropPending
-    216,   // ElectionInProgress
-    230,   // DNSHostNotFound
-    239,   // SnapshotTooOld
-    246,   // SnapshotUnavailable
-    249,   // StaleDbVersion
-    250,   // StaleChunkHistory
-    264,   // TooManyFilesOpen
-    272,   // MigrationConflict
-    279,   // ClientDisconnect
-    303,   // SplitHorizonChange
-    314,   // ObjectIsBusy
-    317,   // ConnectionPoolExpired
-    319,   // MovePrimaryInProgress
-    333,   // ServiceExecutorInShutdown
-    338,   // ReshardCollectionInProgress
-    342,   // ReshardingCriticalSectionTimeout
-    343,   // ShardCannotRefreshDueToLocksHeld
-    355,   // InterruptedDueToStorageChange
-    365,   // TemporarilyUnavailable
-    371,   // UserWritesBlocked
-    384,   // ConnectionError
-    391,   // ReauthenticationRequired
-    398,   // StreamTerminated
-    402,   // ResourceExhausted
-    404,   // LDAPRoleAcquisitionError
-    406,   // MigrationBlockingOperationCoordinatorCleaningUp
-    407,   // PooledConnectionAcquisitionExceededTimeLimit
-    412,   // UpdatesStillPending
-    433,   // AdmissionQueueOverflow
-    449,   // RateLimitExceeded
-    462,   // IngressRequestRateLimitExceeded
-    8000,  // Atlas: over the quota
-    9001,  // SocketException
-    10058, // NotPrimary, from servers before it had a name
-    10107, // NotWritablePrimary
-    11600, // InterruptedAtShutdown
-    11601, // Interrupted
-    11602, // InterruptedDueToReplStateChange
-    13388, // StaleConfig
-    13435, // NotPrimaryNoSecondaryOk
-    13436, // NotPrimaryOrSecondary
-    14031, // OutOfDiskSpace
+    6,          // HostUnreachable
+    7,          // HostNotFound
+    11,         // UserNotFound
+    18,         // AuthenticationFailed
+    24,         // LockTimeout
+    42,         // LogWriteFailed
+    46,         // LockBusy
+    59,         // CommandNotFound, as of a gateway
+    63,         // StaleShardVersion
+    64,         // WriteConcernTimeout
+    70,         // ShardNotFound
+    71,         // ReplicaSetNotFound
+    74,         // NodeNotFound
+    76,         // NoReplicationEnabled
+    79,         // UnknownReplWriteConcern
+    83,         // RemoteResultsUnavailable
+    89,         // NetworkTimeout
+    90,         // CallbackCanceled
+    91,         // ShutdownInProgress
+    94,         // NotYetInitialized
+    100,        // UnsatisfiableWriteConcern
+    101,        // OutdatedClient
+    107,        // LockFailed
+    109,        // ConfigurationInProgress
+    112,        // WriteConflict
+    115,        // CommandNotSupported
+    117,        // ConflictingOperationInProgress
+    133,        // FailedToSatisfyReadPreference
+    134,        // ReadConcernMajorityNotAvailableYet
+    140,        // InvalidSSLConfiguration
+    141,        // SSLHandshakeFailed
+    145,        // PooledConnectionsDropped
+    149,        // NoConfigPrimary
+    150,        // StaleEpoch
+    172,        // TransportSessionClosed
+    175,        // QueryPlanKilled
+    176,        // FileOpenFailed
+    188,        // IncompatibleServerVersion
+    189,        // PrimarySteppedDown
+    194,        // BalancerInterrupted
+    199,        // ReplicaSetMonitorRemoved
+    203,        // ShardingStateNotInitialized
+    204,        // TimeProofMismatch
+    205,        // ClusterTimeFailsRateLimiter
+    206,        // NoSuchSession
+    209,        // StaleClusterTime
+    210,        // CannotVerifyAndSignLogicalTime
+    211,        // KeyNotFound
+    214,        // AuthenticationRestrictionUnmet
+    215,        // DatabaseDropPending
+    216,        // ElectionInProgress
+    230,        // DNSHostNotFound
+    231,        // DNSProtocolError
+    237,        // CursorKilled
+    239,        // SnapshotTooOld
+    240,        // DNSRecordTypeMismatch
+    246,        // SnapshotUnavailable
+    249,        // StaleDbVersion
+    250,        // StaleChunkHistory
+    261,        // TooManyLogicalSessions
+    264,        // TooManyFilesOpen
+    267,        // PreparedTransactionInProgress
+    272,        // MigrationConflict
+    279,        // ClientDisconnect
+    281,        // TransactionCoordinatorSteppingDown
+    282,        // TransactionCoordinatorReachedAbortDecision
+    299,        // OCSPCertificateStatusRevoked
+    302,        // OCSPCertificateStatusUnknown
+    303,        // SplitHorizonChange
+    308,        // CurrentConfigNotCommittedYet
+    310,        // PeriodicJobIsStopped
+    314,        // ObjectIsBusy
+    317,        // ConnectionPoolExpired
+    319,        // MovePrimaryInProgress
+    322,        // APIVersionError
+    323,        // APIStrictError
+    324,        // APIDeprecationError
+    333,        // ServiceExecutorInShutdown
+    334,        // MechanismUnavailable
+    336,        // TimeseriesBucketCleared
+    338,        // ReshardCollectionInProgress
+    340,        // ReshardCollectionCommitted
+    341,        // ReshardCollectionAborted
+    342,        // ReshardingCriticalSectionTimeout
+    343,        // ShardCannotRefreshDueToLocksHeld
+    347,        // APIMismatchError
+    352,        // UnsupportedOpQueryCommand
+    354,        // LoadBalancerSupportMismatch
+    355,        // InterruptedDueToStorageChange
+    358,        // InternalTransactionNotSupported
+    360,        // PlacementVersionRefreshCanceled
+    363,        // RetryableTransactionInProgress
+    365,        // TemporarilyUnavailable
+    371,        // UserWritesBlocked
+    372,        // CloseConnectionForShutdownCommand
+    379,        // DatabaseMetadataRefreshCanceled
+    384,        // ConnectionError
+    391,        // ReauthenticationRequired
+    392,        // InvalidJWT
+    398,        // StreamTerminated
+    402,        // ResourceExhausted
+    404,        // LDAPRoleAcquisitionError
+    406,        // MigrationBlockingOperationCoordinatorCleaningUp
+    407,        // PooledConnectionAcquisitionExceededTimeLimit
+    410,        // TimeseriesBucketFrozen
+    412,        // UpdatesStillPending
+    414,        // AddOrRemoveShardInProgress
+    433,        // AdmissionQueueOverflow
+    445,        // DatabaseMetadataRefreshCanceledDueToFCVTransition
+    449,        // RateLimitExceeded
+    450,        // PooledConnectionAcquisitionRejected
+    453,        // InterruptedDueToReshardingCriticalSection
+    462,        // IngressRequestRateLimitExceeded
+    8000,       // Atlas: over the quota
+    9001,       // SocketException
+    10058,      // NotPrimary, from servers before it had a name
+    10107,      // NotWritablePrimary
+    11600,      // InterruptedAtShutdown
+    11601,      // Interrupted
+    11602,      // InterruptedDueToReplStateChange
+    12586,      // BackgroundOperationInProgressForDatabase
+    12587,      // BackgroundOperationInProgressForNamespace
+    13388,      // StaleConfig
+    13435,      // NotPrimaryNoSecondaryOk
+    13436,      // NotPrimaryOrSecondary
+    14031,      // OutOfDiskSpace
+    46841,      // ClientMarkedKilled
+    50915,      // BackupCursorOpenConflictWithCheckpoint
+    56846,      // ConfigServerUnreachable
+    57986,      // RetryableInternalTransactionNotSupported
+    91331,      // RetriableRemoteCommandFailure
+    10_045_600, // InterruptedDueToFCVChange
 ];
 
 /// Codes of a command that ran out of time, which one for fewer documents may not.
@@ -104,17 +159,29 @@ const TIMEOUT: &[i32] = &[
 
 /// Codes of which a document as well as the server may be the cause.
 const UNKNOWN: &[i32] = &[
-    1,   // InternalError
-    8,   // UnknownError
-    65,  // MultipleErrorsOccurred
-    77,  // OperationIncomplete
-    96,  // OperationFailed
-    125, // CommandFailed
-    146, // ExceededMemoryLimit
-    208, // TooManyLocks
-    245, // BrokenPromise
-    301, // DataCorruptionDetected
-    409, // TimeseriesBucketCompressionFailed
+    1,     // InternalError
+    8,     // UnknownError
+    20,    // IllegalOperation, also of every command that a storage cannot carry out
+    43,    // CursorNotFound
+    65,    // MultipleErrorsOccurred
+    72,    // InvalidOptions
+    77,    // OperationIncomplete
+    78,    // CommandResultSchemaViolation
+    96,    // OperationFailed
+    125,   // CommandFailed
+    146,   // ExceededMemoryLimit
+    208,   // TooManyLocks
+    235,   // InternalErrorNotSupported
+    238,   // NotImplemented
+    245,   // BrokenPromise
+    251,   // NoSuchTransaction
+    257,   // TransactionTooLarge
+    292,   // QueryExceededMemoryLimitNoDiskUseAllowed
+    301,   // DataCorruptionDetected
+    388,   // TransactionTooLargeForCache
+    409,   // TimeseriesBucketCompressionFailed
+    40414, // IDLFailedToParse, of a command or a part of it that the server does not know
+    40415, // IDLUnknownField
 ];
 
 /// Codes by which it speaks of the collection: they hold for every row for it.
@@ -131,7 +198,7 @@ const COLLECTION: &[i32] = &[
 ];
 
 /// Codes by which it finds a document too large.
-const LARGE: &[i32] = &[10334, 17419, 17420];
+const LARGE: &[i32] = &[116, 10334, 17419, 17420];
 
 const UNAUTHORIZED: i32 = 13;
 /// What [`UNAUTHORIZED`] says when nobody is logged in, which no row is to blame for.
@@ -282,13 +349,16 @@ mod tests {
     fn s79a_codes_are_classified() {
         for (codes, class) in [
             (
-                &[6, 18, 24, 46, 64, 91, 100, 112, 189, 214, 371, 391, 402, 433, 8000, 9001, 10107, 11600, 14031][..],
+                &[
+                    6, 18, 24, 46, 59, 64, 91, 100, 112, 115, 175, 189, 211, 214, 237, 322, 371, 391, 402, 433, 450,
+                    453, 8000, 9001, 10107, 11600, 14031, 46841, 91331,
+                ][..],
                 Class::Unavailable,
             ),
             (&[50, 202, 262, 290], Class::Timeout),
-            (&[1, 8, 96, 125, 146, 208, 301], Class::Unknown),
+            (&[1, 8, 20, 72, 96, 125, 146, 208, 238, 301, 40415], Class::Unknown),
             (&[13, 26, 73, 166, 227, 242], Class::Collection),
-            (&[10334, 17419, 17420], Class::TooLarge),
+            (&[116, 10334, 17419, 17420], Class::TooLarge),
             // BadValue, FailedToParse, TypeMismatch, Overflow, DollarPrefixedFieldName, ShardKeyNotFound,
             // ImmutableField,
             // DocumentValidationFailure, CannotBuildIndexKeys, duplicate key, and a code that nobody knows.

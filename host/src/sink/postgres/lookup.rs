@@ -28,6 +28,8 @@ impl PostgresSink {
                 tables.insert(row.table.clone(), Ok(known));
                 continue;
             }
+            // Nothing of the row was sent yet.
+            session.begin().await.map_err(|error| self.writer().unavailable(&error))?;
             let found = match table::look_up(session, &row.table, &self.options.key).await {
                 Ok(Some(table)) => Ok(Arc::new(table)),
                 Ok(None) => Err(format!("there is no table `{}`", plain(&row.table))),

@@ -4,17 +4,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use sqlx::postgres::{PgPool, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{Connection as _, Error, PgConnection};
-use tokio::time::Instant;
 
 use super::dsn::Address;
 use super::session::Session;
-use super::{CLOSE_TIMEOUT, Options, PostgresSink};
+use super::{CLOSE_TIMEOUT, Options, PostgresSink, sqlstate};
 use crate::model::{CallError, Fault};
 use crate::secret::Secret;
 
-/// How long a call waits for a connection, and a server that is asked why there was none.
+/// How long a call waits for a connection, and how long a server may take to answer on one that is there, or that is made
+/// to learn why there was none.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 const ASK_TIMEOUT: Duration = Duration::from_secs(3);
 /// Most connections that plugins' statements have at a time, beside those of the sink.
@@ -25,15 +25,21 @@ const PLUGIN_IDLE: Duration = Duration::from_secs(60);
 /// What was learnt of the server from the connections to it.
 #[derive(Debug)]
 pub(super) struct Health {
-    /// Connections from before this moment lead nowhere, or to a server that is no longer the one that writes.
-    renewed: Mutex<Option<Instant>>,
+    /// The connections that are there lead nowhere, or to a server that is no longer the one that writes.
+    connections_are_old: AtomicBool,
+    /// The address is to be read again before the next connection is asked for: it may name the new server.
+    address_is_old: AtomicBool,
     /// The server can look after its client while a statement waits.
     looks_after: AtomicBool,
 }
 
 impl Default for Health {
     fn default() -> Self {
-        Self { renewed: Mutex::default(), looks_after: AtomicBool::new(true) }
+        Self {
+            connections_are_old: AtomicBool::new(false),
+            address_is_old: AtomicBool::new(false),
+            looks_after: AtomicBool::new(true),
+        }
     }
 }
 
@@ -41,12 +47,8 @@ impl Health {
     /// Has every connection made anew that is there now, with the host's name resolved again: after a failover the others
     /// may lead to the old server still, and it may not hang up.
     pub(super) fn renew(&self) {
-        *self.renewed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-    }
-
-    fn is_current(&self, age: Duration) -> bool {
-        let renewed = self.renewed.lock().unwrap_or_else(PoisonError::into_inner);
-        renewed.is_none_or(|renewed| age < renewed.elapsed())
+        self.connections_are_old.store(true, Ordering::Relaxed);
+        self.address_is_old.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn server_looks_after(&self) -> bool {
@@ -59,39 +61,76 @@ impl Health {
 }
 
 /// The connections of a sink.
-#[derive(Clone)]
 pub(super) struct Pools {
+    least: u32,
+    most: u32,
+    health: Arc<Health>,
+    current: Mutex<Current>,
+}
+
+struct Current {
+    connect: PgConnectOptions,
+    pair: Pair,
+}
+
+#[derive(Clone)]
+struct Pair {
     /// Those that rows are written on.
     rows: PgPool,
     /// Those that plugins' statements run on, so that what one leaves behind can never meet a row.
     plugins: PgPool,
 }
 
-impl Pools {
+impl Pair {
     /// Pools that open their connections when they are needed.
+    fn new(least: u32, most: u32, connect: &PgConnectOptions) -> Self {
+        // Who takes a connection looks whether it answers: the pool would wait for it, and then for its end.
+        let options = PgPoolOptions::new().acquire_timeout(ACQUIRE_TIMEOUT).test_before_acquire(false);
+        let rows = options.clone().min_connections(least).max_connections(most);
+        let plugins = options.max_connections(most.min(PLUGIN_CONNECTIONS)).idle_timeout(PLUGIN_IDLE);
+        Self { rows: rows.connect_lazy_with(connect.clone()), plugins: plugins.connect_lazy_with(connect.clone()) }
+    }
+
+    async fn close(&self) {
+        tokio::join!(self.rows.close(), self.plugins.close());
+    }
+}
+
+impl Pools {
     fn new(options: &Options, address: &Address, health: &Arc<Health>) -> Self {
-        let most = options.max_connections.max(1);
-        let pool = |pool: PgPoolOptions| {
-            let health = Arc::clone(health);
-            pool.acquire_timeout(ACQUIRE_TIMEOUT)
-                .before_acquire(move |_, connection| {
-                    let current = health.is_current(connection.age);
-                    Box::pin(async move { Ok(current) })
-                })
-                .connect_lazy_with(address.connect.clone())
-        };
-        let plugins = PgPoolOptions::new().max_connections(most.min(PLUGIN_CONNECTIONS)).idle_timeout(PLUGIN_IDLE);
-        let rows = PgPoolOptions::new().min_connections(options.min_connections).max_connections(most);
-        Self { rows: pool(rows), plugins: pool(plugins) }
+        let (least, most) = (options.min_connections, options.max_connections.max(1));
+        let connect = address.connect.clone();
+        let pair = Pair::new(least, most, &connect);
+        Self { least, most, health: Arc::clone(health), current: Mutex::new(Current { connect, pair }) }
+    }
+
+    /// The pool to take a connection of. When those that are there are old, it is a new one, and they are closed without
+    /// that anybody waits: some may be silent.
+    fn pool(&self, user: User) -> PgPool {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.health.connections_are_old.swap(false, Ordering::Relaxed) {
+            let fresh = Pair::new(self.least, self.most, &current.connect);
+            let old = std::mem::replace(&mut current.pair, fresh);
+            tokio::spawn(async move {
+                let _ = tokio::time::timeout(CLOSE_TIMEOUT, old.close()).await;
+            });
+        }
+        match user {
+            User::Rows => current.pair.rows.clone(),
+            User::Plugin => current.pair.plugins.clone(),
+        }
     }
 
     fn set_address(&self, address: &Address) {
-        self.rows.set_connect_options(address.connect.clone());
-        self.plugins.set_connect_options(address.connect.clone());
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        current.connect = address.connect.clone();
+        current.pair.rows.set_connect_options(address.connect.clone());
+        current.pair.plugins.set_connect_options(address.connect.clone());
     }
 
     pub(super) async fn close(&self) {
-        tokio::join!(self.rows.close(), self.plugins.close());
+        let pair = self.current.lock().unwrap_or_else(PoisonError::into_inner).pair.clone();
+        pair.close().await;
     }
 }
 
@@ -113,7 +152,7 @@ impl PostgresSink {
         Arc::clone(&self.address.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub(super) fn pools(&self) -> Option<Pools> {
+    pub(super) fn pools(&self) -> Option<Arc<Pools>> {
         self.pools.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -124,12 +163,12 @@ impl PostgresSink {
     /// A connection of the pool. When none can be had, a connection outside of it tells why: the pool keeps that to
     /// itself. Then the address is read again, which files may hold a part of.
     pub(super) async fn session(&self, pools: &Pools, user: User) -> Result<Session, CallError> {
-        let pool = match user {
-            User::Rows => &pools.rows,
-            User::Plugin => &pools.plugins,
-        };
-        let mut error = match pool.acquire().await {
-            Ok(connection) => return Ok(Session::new(connection, Arc::clone(&self.health))),
+        if self.health.address_is_old.swap(false, Ordering::Relaxed) {
+            // What it was until now may do as well.
+            let _ = self.read_address_again(Some(pools)).await;
+        }
+        let mut error = match self.connection(pools, user).await {
+            Ok(session) => return Ok(session),
             Err(error) => error,
         };
         let changed = self.read_address_again(Some(pools)).await.map_err(CallError::Unavailable)?;
@@ -143,12 +182,35 @@ impl PostgresSink {
                 Err(_) => {}
             }
         } else if changed {
-            match pool.acquire().await {
-                Ok(connection) => return Ok(Session::new(connection, Arc::clone(&self.health))),
+            match self.connection(pools, user).await {
+                Ok(session) => return Ok(session),
                 Err(again) => error = again,
             }
         }
         Err(self.writer().unavailable(&error))
+    }
+
+    /// A connection on which the server answers.
+    async fn connection(&self, pools: &Pools, user: User) -> Result<Session, Error> {
+        for _ in 0..=pools.most {
+            let mut connection = pools.pool(user).acquire().await?;
+            match tokio::time::timeout(ASK_TIMEOUT, connection.ping()).await {
+                Ok(Ok(())) => return Ok(Session::new(connection, Arc::clone(&self.health))),
+                // A pooler says why it has no session for us.
+                Ok(Err(error)) if sqlstate::is_poolers(&error) => return Err(error),
+                // Dropped and not closed, which would wait for the server again.
+                Ok(Err(_)) => drop(connection.detach()),
+                // Where the server says nothing at all, as behind a firewall that forgot the connection, it will say nothing
+                // on the others either. A new one needs no proof; a pooler with too much to do may be as slow.
+                Err(_) => {
+                    drop(connection.detach());
+                    self.health.renew();
+                    let connection = pools.pool(user).acquire().await?;
+                    return Ok(Session::new(connection, Arc::clone(&self.health)));
+                }
+            }
+        }
+        Err(Error::PoolTimedOut)
     }
 
     /// Reads the address again: a password and certificates may have been replaced. Says whether the DSN is another one.

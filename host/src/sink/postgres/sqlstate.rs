@@ -82,6 +82,11 @@ pub(super) fn pooler(error: &Error) -> Option<Pooler> {
     server(error).filter(|error| is_fatal(error)).and_then(|error| pooler_says(error.message()))
 }
 
+/// PgBouncer says everything with one code, of which the server makes no use on a connection that was idle.
+pub(super) fn is_poolers(error: &Error) -> bool {
+    server(error).is_some_and(|error| is_fatal(error) && error.code() == "08P01")
+}
+
 fn pooler_says(message: &str) -> Option<Pooler> {
     const WORDS: [(&str, Pooler); 13] = [
         ("statement pooling mode", Pooler::StatementMode),

@@ -98,6 +98,7 @@ impl PostgresSink {
             return Err(CallError::Unavailable(fault));
         }
         self.kind_is_fit(&rights)?;
+        session.begin().await.map_err(|error| self.unreached(&error))?;
         let table = table::look_up(&mut session, &quoted, key).await.map_err(|error| self.unreached(&error))?;
         let Some(table) = table else {
             return Err(CallError::Fatal(self.unfit("table", "is gone")));

@@ -161,9 +161,8 @@ fn elements(array: &RawValue) -> Option<Vec<&RawValue>> {
     serde_json::from_str(array.get()).ok()
 }
 
-/// Asks the catalog, in a transaction of its own. `None`: there is no such table.
+/// Asks the catalog, in a transaction that was begun for it. `None`: there is no such table.
 pub(super) async fn look_up(session: &mut Session, table: &str, key: &[String]) -> Result<Option<Table>, Error> {
-    session.begin().await?;
     let found = ask(session, table, key).await;
     let ended = session.close("ROLLBACK").await;
     found.and_then(|found| ended.map(|()| found))

@@ -172,8 +172,8 @@ impl Link {
         Err(CallError::Fatal(Fault::host(format!("`{}` is not connected", self.place))))
     }
 
-    /// Connects and asks for an answer (S124).
-    pub(super) async fn prove(&self) -> Result<(), CallError> {
+    /// Connects and asks for an answer (S124), and for those to the probes.
+    pub(super) async fn prove(&self, probes: &Pipeline) -> Result<Vec<Value>, CallError> {
         let probe = async {
             let mut open = self.open().await?;
             let answer = open.connection.send_packed_command(&redis::cmd("PING")).await;
@@ -182,7 +182,10 @@ impl Link {
                     "answers, but is not ready",
                     &format!("{} {}", error.code(), error.details().unwrap_or_default()),
                 )),
-                Ok(_) => Ok(()),
+                Ok(_) => {
+                    let answers = open.connection.send_packed_commands(probes, 0, probes.len()).await;
+                    answers.map_err(|error| self.fault("does not answer", &error.to_string()))
+                }
                 Err(error) => Err(self.fault("does not answer", &error.to_string())),
             }
         };
@@ -190,9 +193,12 @@ impl Link {
         tokio::time::timeout(START_PATIENCE, probe)
             .await
             .unwrap_or_else(|_| Err(timeout()))
-            .map_err(CallError::Unavailable)?;
+            .map_err(CallError::Unavailable)
+    }
+
+    /// From now on rows are taken.
+    pub(super) fn proven(&self) {
         self.proven.store(true, Ordering::Release);
-        Ok(())
     }
 
     /// Sends the commands and waits for as many answers.

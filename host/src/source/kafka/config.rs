@@ -33,7 +33,9 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("heartbeat.interval.ms", "3000"),
     // A full queue is looked at again after this long; the library's own second costs a factor of six in throughput.
     ("fetch.queue.backoff.ms", "5"),
-    ("fetch.wait.max.ms", "100"),
+    // A broker with nothing new answers so late; each such answer costs time in proportion to the partitions. The first fetch after a
+    // rewind or a pause may wait as long, so that the library's own half second is too much.
+    ("fetch.wait.max.ms", "250"),
     // A topic that has gained partitions is looked at this often: the library's own five minutes would leave them unread so
     // long.
     ("topic.metadata.refresh.interval.ms", "60000"),
