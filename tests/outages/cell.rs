@@ -20,7 +20,7 @@ const PORTIONS: i64 = 10;
 const PACE: Duration = Duration::from_millis(100);
 const BEGINS_BEHIND: i64 = 3;
 /// How long anything may take that has to happen; the longest is a back-off of a minute and a call of half a minute.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(180);
 const LOOK: Duration = Duration::from_millis(100);
 /// Longer than a call may take by default (`executor.delivery_timeout_seconds`).
 const LONGER_THAN_A_CALL: Duration = Duration::from_secs(32);
@@ -85,7 +85,11 @@ impl Cell {
             std::thread::sleep(if self.outage == Outage::ResetOnReuse { IDLE * 2 } else { PACE });
         }
         let begun = Instant::now();
-        self.until("the outage is noticed", |cell| cell.is_noticed(begun))?;
+        self.until("the outage is noticed", |cell| cell.is_noticed(begun) || cell.is_all_committed())?;
+        if !self.is_noticed(begun) {
+            let letters = contents(&format!("{}_dlq", self.source)).len();
+            return Err(format!("everything is committed and nobody noticed the outage: {letters} dead letters"));
+        }
         std::thread::sleep(GOES_ON);
         self.finish()?;
         self.until("everything is committed", Self::is_all_committed)
