@@ -67,7 +67,7 @@ async fn s51_from_a_time() {
 /// S1, S51: killed in the middle and started again, it goes on where it had committed, and nothing is missing.
 #[tokio::test(flavor = "multi_thread")]
 async fn s51_an_interrupted_part_goes_on() {
-    const RECORDS: usize = 60_000;
+    const RECORDS: usize = 240_000;
     let topic = topic("backfill", 1).await;
     produce(&topic, 0, numbered(RECORDS));
     let scene = Scene::new(&topic, json!({ "checkpoint": { "every_records": 500 }, "window": { "max_records": 100 } }));
