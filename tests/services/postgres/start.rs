@@ -1,5 +1,7 @@
 //! What the catalog can tell is told at the start and not row by row (S124a, P9).
 
+use sqlx::Connection as _;
+
 use super::*;
 
 /// Everything here belongs to the superuser; `tidegate` has what is granted.
@@ -162,4 +164,13 @@ async fn s124a_a_read_only_server_is_told_at_the_start() {
     let fault = refused(&Options { dsn, ..place.options() }).await;
     assert!(fault.owner == Owner::Destination && fault.to_string().contains("read-only"), "{fault}");
     assert!(fault.hint.unwrap().contains("primary"));
+}
+
+/// S124a, P3: a start beside a migration does not fail for what the migration hides; the rows wait.
+#[tokio::test]
+async fn s124a_a_locked_table_does_not_refuse_the_start() {
+    let place = Place::new("start_locked", "CREATE TABLE t (id int)");
+    let mut migration = sqlx::PgConnection::connect(&place.options().dsn).await.unwrap();
+    sqlx::raw_sql("BEGIN; LOCK TABLE t").execute(&mut migration).await.unwrap();
+    PostgresSink::new("main", &place.options()).unwrap().connect().await.unwrap();
 }

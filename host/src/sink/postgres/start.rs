@@ -300,9 +300,21 @@ impl PostgresSink {
             let looked_at = session.execute(&format!("EXPLAIN {statement}"), "[]").await;
             let ended = session.close("ROLLBACK").await;
             if let Err(error) = looked_at {
-                let Class::Rows(FailureKind::Reject) = sqlstate::classify(&error) else {
-                    return Err(self.unreached(&error));
-                };
+                match sqlstate::classify(&error) {
+                    Class::Rows(FailureKind::Reject) => {}
+                    // A migration holds it, say: its rows will wait, and a start need not.
+                    Class::Rows(FailureKind::Unavailable) | Class::Timeout => {
+                        let reason = sqlstate::words(&error, self.address().user());
+                        tracing::warn!(
+                            sink = self.place(),
+                            table = self.options.table,
+                            reason,
+                            "the table cannot be looked at now; whether it takes rows is seen when they are written"
+                        );
+                        continue;
+                    }
+                    _ => return Err(self.unreached(&error)),
+                }
                 let why = sqlstate::words(&error, self.address().user());
                 let hint = sqlstate::hint(&error).unwrap_or_else(|| "name a table that takes these rows".to_owned());
                 let what = "takes no rows as the sink writes them";
