@@ -6,6 +6,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::model::TopicPartition;
 use crate::sink::BufferLimit;
 
+/// What a call may always have, however full the instance is: a call has at least one row, whatever its size.
+const LEAST_CALL_BYTES: u64 = 1;
+
 /// One instance of one sink, by the sink's index.
 type Instance = (usize, usize);
 
@@ -51,7 +54,7 @@ impl BufferShares {
         let instances = self.lock();
         let held = instances.get(&(sink, limit.instance));
         let (partitions, total) = held.map_or((1, 0), |held| (held.len().max(1), held.values().sum()));
-        (limit.max_bytes / 2 / partitions as u64).min(limit.max_bytes.saturating_sub(total) / 2).max(1)
+        (limit.max_bytes / 2 / partitions as u64).min(limit.max_bytes.saturating_sub(total) / 2).max(LEAST_CALL_BYTES)
     }
 
     /// Whether a call of so many bytes would take the instance beyond what its partitions share.
@@ -111,7 +114,8 @@ mod tests {
                 }
                 *own += call;
                 shares.set(0, limit, &partition(number), *own);
-                prop_assert!(held.values().sum::<u64>() <= limit.max_bytes);
+                // Where nothing is left a partition is still given the least that a call can be, so that it never waits.
+                prop_assert!(held.values().sum::<u64>() <= limit.max_bytes + held.len() as u64 * LEAST_CALL_BYTES);
             }
         }
     }

@@ -349,12 +349,8 @@ impl<R: Reader, C: Clock> Worker<R, C> {
     }
 
     async fn commit(&mut self, offset: i64) -> Result<(), Stop> {
-        match self.reader.commit(offset).await {
-            Ok(()) => {
-                self.shared.note_committed(&self.source, offset);
-                self.shared.counters.records.add(self.core.committed_at(offset));
-                Ok(())
-            }
+        match settled_commits!(self).commit_at(offset).await {
+            Ok(()) => Ok(()),
             Err(CommitError::Stale(why)) => {
                 tracing::info!(partition = %self.source, offset, why, "nothing was committed");
                 self.core.commit_stale(self.shared.clock.now());

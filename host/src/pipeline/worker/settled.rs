@@ -10,7 +10,7 @@ use tokio::sync::Mutex;
 
 use crate::checkpoint::{Abort, Partition};
 use crate::clock::{Clock, Millis};
-use crate::model::{CallError, Fault, TopicPartition};
+use crate::model::{CallError, Fault, Offset, TopicPartition};
 use crate::pipeline::shared::{Shared, Stop, millis, seconds};
 use crate::source::{CommitError, Reader};
 use crate::telemetry::PartitionState;
@@ -82,13 +82,8 @@ impl<R: Reader, C: Clock> SettledCommits<'_, R, C> {
                 Err(fatal) => return Err(fatal),
             }
         }
-        match self.reader.commit(offset).await {
-            Ok(()) => {
-                self.shared.note_committed(self.source, offset);
-                self.shared.counters.records.add(self.core.committed_at(offset));
-                place(self.shared, self.source, self.core, self.reader);
-                Ok(())
-            }
+        match self.commit_at(offset).await {
+            Ok(()) => Ok(()),
             Err(CommitError::Stale(_)) => Ok(()),
             Err(CommitError::Retry(fault)) => {
                 self.shared.note_commit_failed(self.source, offset, &fault);
@@ -96,6 +91,15 @@ impl<R: Reader, C: Clock> SettledCommits<'_, R, C> {
             }
             Err(CommitError::Fatal(fault)) => Err(Stop::Fatal(fault)),
         }
+    }
+
+    /// Commits an offset at or below the watermark, and counts what that settles for good.
+    pub async fn commit_at(&mut self, offset: Offset) -> Result<(), CommitError> {
+        self.reader.commit(offset).await?;
+        self.shared.note_committed(self.source, offset);
+        self.shared.counters.records.add(self.core.committed_at(offset));
+        place(self.shared, self.source, self.core, self.reader);
+        Ok(())
     }
 
     /// Has what direct sinks wrote forced to the disk, one sink after the other, each between two of its calls.
